@@ -1,0 +1,26 @@
+#!/bin/bash
+# Cleat: branch coverage of core/ with assertions off, by gcovr.
+# SPDX-License-Identifier: Apache-2.0
+# usage: coverage.sh ROOT BUILD-FOLDER
+set -euo pipefail
+root=$1
+build=$2
+work=$build
+branches_min=90 # per cent, over all of core/
+
+command -v gcc >/dev/null || { echo "skipped: no gcc"; exit 77; }
+mkdir -p "$build"
+. "$(dirname "$0")/host.sh"
+quietly cmake -S "$root" -B "$build" -DCMAKE_C_COMPILER=gcc \
+    -DCMAKE_BUILD_TYPE=None -DCMAKE_C_FLAGS="-O1 -g --coverage -fprofile-update=atomic" \
+    -DCLEAT_TEST_COVERAGE=ON -DCLEAT_TEST_PREFIX=coverage.
+quietly cmake --build "$build" --parallel "$(nproc)"
+find "$build" -name '*.gcda' -delete
+quietly ctest --test-dir "$build" --output-on-failure --parallel "$(nproc)" \
+    --label-regex 'unit|property|model|fuzz' \
+    --label-exclude 'canary'
+gcovr --root "$root" --object-directory "$build" --filter "$root/core/" \
+    --branches --exclude-unreachable-branches --exclude-throw-branches \
+    --fail-under-branch "$branches_min" --txt-metric branch \
+    --print-summary "$build" 2>"$build/gcovr.log" ||
+    { tail -n 5 "$build/gcovr.log"; exit 1; }
