@@ -118,7 +118,7 @@ static uint32_t power_of_bytes(uint64_t bytes)
 uint32_t cleat_crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t bytes_b)
 {
     CLEAT_ASSERT(multiply(X_POWER_0, POLYNOMIAL) == POLYNOMIAL);
-    CLEAT_ASSERT(bytes_b != 0 || crc_b == 0);
+    CLEAT_ASSERT(power_of_bytes(0) == X_POWER_0);
     return multiply(crc_a, power_of_bytes(bytes_b)) ^ crc_b;
 }
 

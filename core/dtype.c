@@ -43,7 +43,7 @@ enum cleat_dtype cleat_dtype_from_name(const char *name, size_t bytes)
     if (bytes == 0 || bytes >= sizeof rows[0].name) { return CLEAT_DTYPE_NONE; }
     for (uint32_t i = 1; i < CLEAT_DTYPE_END; i++) {
         if (memcmp(rows[i].name, name, bytes) == 0 &&
-            rows[i].name[bytes] == '\0') {
+            rows[i].name[bytes - 1] != '\0' && rows[i].name[bytes] == '\0') {
             return (enum cleat_dtype)i;
         }
     }

@@ -3,6 +3,7 @@
 
 #include "assert.h"
 #include "cleat/digest.h"
+#include "text.h"
 
 enum { PLAN_ADDING = 1, PLAN_ENDED = 2 };
 
@@ -25,11 +26,12 @@ enum cleat_status cleat_plan_begin(struct cleat_plan *plan, void *block,
     if ((block == NULL && tensors_max != 0) ||
         (uintptr_t)block % sizeof(uint64_t) != 0) {
         return cleat_error_set(error, CLEAT_INVALID, 1, 0,
-                               "plan: block not aligned to 8");
+                               CLEAT_TEXT("plan: block not aligned to 8"));
     }
     if (bucket_bytes == 0 || bucket_bytes % CLEAT_PLAN_ALIGN != 0) {
-        return cleat_error_set(error, CLEAT_INVALID, 3, 0,
-                               "plan: bucket not a multiple of 256");
+        return cleat_error_set(
+            error, CLEAT_INVALID, 3, 0,
+            CLEAT_TEXT("plan: bucket not a multiple of 256"));
     }
     plan->ends = block;
     /* What UINT32_MAX buckets hold; below 2^64 for every bucket size. */

@@ -187,10 +187,8 @@ uint64_t cleat_sync_bound_ns(const struct cleat_sync_config *config)
         uint64_t ns = step_ns(config, (enum cleat_sync_step)s);
         uint64_t count = 1;
 
-        if ((BIT(s) & ATTEMPT_STEPS) != 0) {
-            count = attempts_max(config);
-        } else if (s == CLEAT_SYNC_FINALIZE) {
-            count = (uint64_t)attempts_max(config) + 1;
+        if ((BIT(s) & ATTEMPT_STEPS) != 0 || s == CLEAT_SYNC_FINALIZE) {
+            count = attempts_max(config); /* each attempt is finalized once */
         } else if (s == CLEAT_SYNC_FENCE || s == CLEAT_SYNC_EXPEL) {
             count = FENCES_MAX;
         }
@@ -333,6 +331,7 @@ static void fail_awaited(struct cleat_sync *sync, uint32_t member,
     if ((BIT(sync->step) & ATTEMPT_STEPS) != 0) {
         sync->attempt_failed = true;
         if (m->lost || cleat_status_class(status) == CLEAT_CLASS_PERMANENT) {
+            m->never = true;
             fail_for_good(sync, member);
         }
     } else if (sync->step == CLEAT_SYNC_FENCE) {
@@ -430,12 +429,25 @@ static bool can_go_on(struct cleat_sync *sync)
            replicas_in(sync, CLEAT_SYNC_ACTIVE) >= replicas_min(&sync->config);
 }
 
+/* A pair {term, epoch} that was never used before. */
+static void raise_epoch(struct cleat_sync *sync)
+{
+    CLEAT_ASSERT(sync->term_seen < UINT64_MAX);
+    if (sync->term <= sync->term_seen) {
+        sync->term = sync->term_seen + 1;
+        sync->epoch = 0;
+    }
+    sync->epoch++;
+    if (sync->epoch == 0) { sync->term++; }
+    CLEAT_ASSERT(sync->term > sync->term_seen);
+}
+
 static void begin_attempt(struct cleat_sync *sync)
 {
     CLEAT_ASSERT(sync->attempt < attempts_max(&sync->config));
     CLEAT_ASSERT(!sync->committing);
     sync->attempt++;
-    sync->epoch++;
+    raise_epoch(sync);
     sync->attempt_failed = false;
     for (uint32_t i = 0; i < members_count(&sync->config); i++) {
         member_at(sync, i)->digest = 0;
@@ -498,7 +510,10 @@ static void settle_failed(struct cleat_sync *sync)
         bool dead = false;
         bool unfenced = false;
 
-        if (replica->state != CLEAT_SYNC_FAILED) { continue; }
+        if (replica->state != CLEAT_SYNC_FAILED &&
+            replica->state != CLEAT_SYNC_UNFENCED) {
+            continue;
+        }
         for (uint32_t w = 0; w < sync->config.workers; w++) {
             const struct cleat_sync_member *m = member_at(
                 sync, cleat_sync_member(&sync->config, r, w));
@@ -704,6 +719,11 @@ static enum cleat_status advance(struct cleat_sync *sync, uint64_t now_ns)
 
 /* ----------------------------------------------------------------- calls */
 
+static bool is_holding(enum cleat_sync_holding holding)
+{
+    return (uint32_t)holding <= CLEAT_SYNC_TORN;
+}
+
 enum cleat_status cleat_sync_hello(struct cleat_sync *sync, uint32_t member,
                                    uint64_t term_seen,
                                    enum cleat_sync_holding holding,
@@ -714,7 +734,10 @@ enum cleat_status cleat_sync_hello(struct cleat_sync *sync, uint32_t member,
     bool whole = true;
 
     CLEAT_ASSERT(sync != NULL);
-    if (member >= members_count(&sync->config)) { return CLEAT_INVALID; }
+    if (member >= members_count(&sync->config) || term_seen == UINT64_MAX ||
+        !is_holding(holding)) {
+        return CLEAT_INVALID;
+    }
     if (sync->step != CLEAT_SYNC_STEPS) { return CLEAT_STATE; }
     m = member_at(sync, member);
     r = replica_of(sync, member);
@@ -744,6 +767,7 @@ static void begin_members(struct cleat_sync *sync)
 
         m->sent = 0;
         m->expel = false;
+        m->never = false;
         memset(m->undo, NOT_OWED, sizeof m->undo);
         if (r != NULL && r->state == CLEAT_SYNC_DEAD) { continue; }
         if (r != NULL && r->state != CLEAT_SYNC_FAILED) {
@@ -773,11 +797,7 @@ enum cleat_status cleat_sync_begin(struct cleat_sync *sync, uint64_t now_ns,
     sync->cancelled = false;
     sync->committing = false;
     sync->undone = false;
-    if (sync->term <= sync->term_seen) {
-        sync->term = cleat_time_add(sync->term_seen, 1);
-        sync->epoch = 0;
-    }
-    sync->epoch++;
+    raise_epoch(sync);
     sync->step = CLEAT_SYNC_PAUSE;
     begin_members(sync);
     CLEAT_ASSERT(replicas_in(sync, CLEAT_SYNC_SERVING) == 0);
@@ -797,7 +817,10 @@ enum cleat_status cleat_sync_next(struct cleat_sync *sync,
         bool again = cleat_sync_step_idempotent(sync->step) &&
                      sync->config.retry_ns != CLEAT_NONE;
 
-        if (!m->awaited || m->resend_ns > sync->now_ns) { continue; }
+        if (!m->awaited || m->resend_ns > sync->now_ns ||
+            m->resend_ns == CLEAT_NEVER) {
+            continue;
+        }
         CLEAT_ASSERT(!m->lost || sync->step == CLEAT_SYNC_EXPEL);
         command->step = sync->step;
         command->member = i;
@@ -849,8 +872,13 @@ enum cleat_status cleat_sync_tick(struct cleat_sync *sync, uint64_t now_ns)
 static bool says_never(const struct cleat_sync *sync,
                        const struct cleat_sync_answer *answer)
 {
+    const struct cleat_sync_member *m =
+        (const struct cleat_sync_member *)(const void *)(sync + 1) +
+        answer->member;
+
+    CLEAT_ASSERT(answer->member < members_count(&sync->config));
     return sync->step == CLEAT_SYNC_FINALIZE && !sync->committing &&
-           (BIT(answer->step) & ATTEMPT_STEPS) != 0 &&
+           !m->never && (BIT(answer->step) & ATTEMPT_STEPS) != 0 &&
            answer->status < CLEAT_OK &&
            cleat_status_class(answer->status) == CLEAT_CLASS_PERMANENT;
 }
@@ -898,7 +926,8 @@ enum cleat_status cleat_sync_answer(struct cleat_sync *sync, uint64_t now_ns,
     CLEAT_ASSERT(sync != NULL && answer != NULL);
     if (answer->member >= members_count(&sync->config) ||
         (uint32_t)answer->step >= CLEAT_SYNC_STEPS ||
-        answer->status > CLEAT_OK || answer->status < CLEAT_RESTART) {
+        !is_holding(answer->holding) || answer->status > CLEAT_OK ||
+        answer->status < CLEAT_RESTART) {
         return CLEAT_INVALID;
     }
     status = advance(sync, now_ns);
@@ -909,6 +938,7 @@ enum cleat_status cleat_sync_answer(struct cleat_sync *sync, uint64_t now_ns,
     }
     if (says_never(sync, answer)) {
         record(sync, answer->member, answer->status);
+        member_at(sync, answer->member)->never = true;
         fail_for_good(sync, answer->member);
     } else if (answer->step == sync->step &&
                member_at(sync, answer->member)->awaited) {
@@ -938,8 +968,8 @@ enum cleat_status cleat_sync_lost(struct cleat_sync *sync, uint64_t now_ns,
         fail_awaited(sync, member, CLEAT_PEER_LOST);
     } else if (!m->awaited) {
         /* It has done the present step, or has no part in it; the members
-         * that still work on an attempt may wait for it. */
-        if ((BIT(sync->step) & ATTEMPT_STEPS) != 0) {
+         * that still work on an attempt may wait for it if it has. */
+        if ((BIT(sync->step) & ATTEMPT_STEPS) != 0 && applies(sync, member)) {
             sync->attempt_failed = true;
         }
         if (replica_of(sync, member) != NULL &&

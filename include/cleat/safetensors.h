@@ -74,8 +74,9 @@ struct cleat_safetensors_shard;
 struct cleat_safetensors {
     struct cleat_safetensors_row *rows; /* in the order of the headers */
     uint32_t *order;                    /* table order → row */
-    uint32_t *by_name;                  /* sorted by name → row */
     struct cleat_safetensors_shard *shards;
+    const void *index; /* the mapped index file, or NULL */
+    size_t index_bytes;
     uint32_t tensors_count;
     uint32_t shards_count;
     enum cleat_digest_kind digest;
@@ -106,7 +107,8 @@ enum cleat_status cleat_safetensors_open(struct cleat_safetensors *file,
                                          size_t block_bytes,
                                          struct cleat_error *error);
 
-/* The same for a file that lies in memory.
+/* The same for a file that lies in memory. (How large a block it needs is told
+ * by a call with none.)
  *   name    for error texts
  *   data    data_bytes bytes; the caller's, must outlive `file`
  * Returns what cleat_safetensors_open does, never CLEAT_IO. */
@@ -121,6 +123,13 @@ void cleat_safetensors_close(struct cleat_safetensors *file);
 /* The tensors, as tensors.h has it; lives until cleat_safetensors_close. */
 struct cleat_tensor_source
 cleat_safetensors_source(struct cleat_safetensors *file);
+
+/* How many files they lie in: 1 for a single file. */
+static inline uint32_t
+cleat_safetensors_shards(const struct cleat_safetensors *file)
+{
+    return file->shards_count;
+}
 
 /* Writing: an index of the names and a buffer lie in the caller's block. */
 #define CLEAT_SAFETENSORS_WRITE_BYTES(tensors_count, buffer_bytes)   \

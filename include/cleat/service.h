@@ -164,8 +164,8 @@ struct cleat_waiter {
      * several for different handles, and again for the same one after a wait
      * that has failed. MAY block until deadline_ns and MUST return soon after
      * it. MUST NOT start, create or register anything.
-     *   hint_ns  *hint_ns: how long the other side asks not to be asked again;
-     *            0 on entry: no wish
+     *   hint_ns  *hint_ns: how long the other side asks to be left alone;
+     *            CLEAT_NONE on entry: it does not
      * Returns CLEAT_OK: ready; any error: its class decides whether the wait
      * is made again. */
     enum cleat_status (*wait)(struct cleat_waiter_context *context,
@@ -173,16 +173,19 @@ struct cleat_waiter {
                               uint64_t *hint_ns);
 };
 
-/* Bytes of block for a bring-up of this configuration; 0: out of range. */
+/* Bytes of block for a bring-up of this configuration; 0 without a handle. */
 size_t cleat_bringup_bytes(const struct cleat_gather_config *config);
 
 /* Makes a bring-up in the caller's block.
  *   block   8-byte aligned; owned by the caller, must outlive *out and every
  *           wait that is still under way when cleat_bringup_run returns
- *   config  copied. Waits are made on the worker threads of ports->threads: as
- *           many at once as there are threads, the others in turn
+ *   config  copied, its policy too
+ *   ports   waits are made on ports->threads: as many at once as there are
+ *           threads, the others in turn; ports->mailbox needs room for
+ *           2 messages a handle
  *   seed    of the jitter; any value
- * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_TOO_SMALL with the bytes needed. */
+ * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_TOO_SMALL with the bytes needed in
+ * error->offset. */
 enum cleat_status cleat_bringup_init(void *block, size_t bytes,
                                      const struct cleat_gather_config *config,
                                      const struct cleat_service_ports *ports,

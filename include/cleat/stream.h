@@ -59,6 +59,9 @@ enum cleat_stream_moment {
     CLEAT_STREAM_VERIFY,  /* receiver: it has come and nothing has read it. The
                              hook may point *data at other bytes, as many: what
                              is verified and applied is what *data points at */
+    CLEAT_STREAM_APPLY,   /* receiver in place: it is verified, and none of its
+                             bytes has been copied over the live tensors. *data
+                             is NULL */
     CLEAT_STREAM_DONE     /* sender: published; receiver: acknowledged. For
                              progress. *data is NULL */
 };
@@ -99,13 +102,14 @@ struct cleat_stream_sending {
     void *block;    /* CLEAT_PIPELINE_BYTES(receivers_count) bytes,
                        aligned as a uint64_t; the call's own meanwhile */
     size_t block_bytes;
-    uint64_t generation;     /* the one given to prepare */
-    uint64_t deadline_ns;    /* of the whole transfer. 0: never */
-    uint64_t ack_timeout_ns; /* as in the pipeline's config; 0: its default */
-    uint32_t receivers_count;
-    uint32_t hold_bucket;       /* before this bucket is filled, every bucket
-                                   before it is acknowledged by every receiver
-                                   still counted. 0: no such bucket */
+    uint64_t generation;      /* the one given to prepare */
+    uint64_t deadline_ns;     /* of the whole transfer. 0: never */
+    uint64_t ack_timeout_ns;  /* as in the pipeline's config; 0: its default */
+    uint32_t receivers_count; /* those numbered below it are sent to; at most
+                                 as many as were prepared for */
+    uint32_t hold_bucket;     /* before this bucket is filled, every bucket
+                                 before it is acknowledged by every receiver
+                                 still counted. 0: no such bucket */
     cleat_stream_hook_fn *hook; /* NULL: none */
     void *hook_context;
 };

@@ -187,6 +187,7 @@ struct cleat_sync_member {
     bool awaited;    /* the present step waits for its answer */
     bool lost;
     bool expel;     /* has not acknowledged fence */
+    bool never;     /* has failed an attempt for good */
     int8_t answer;  /* the present step: last error, 0 none */
     int8_t undo[3]; /* finalize, restore, resume: their status, or 127 */
 };
@@ -249,17 +250,18 @@ enum cleat_status cleat_sync_init(void *block, size_t bytes,
 /* The longest that an update can take, from cleat_sync_begin to rest, when
  * cleat_sync_tick comes at each deadline. The sum of the steps' times:
  * pause + release + attempts_max · (prepare + group + send + finalize)
- * + commit + finalize + restore + resume + 3 · (fence + expel): one fence
- * before resuming, one for those that fail to, one for all when too few
- * remain. Saturates at CLEAT_NEVER. */
+ * + commit + restore + resume + 3 · (fence + expel): one fence before
+ * resuming, one for those that fail to, one for all when too few remain.
+ * Saturates at CLEAT_NEVER. */
 uint64_t cleat_sync_bound_ns(const struct cleat_sync_config *config);
 
 /* A worker has attached and says what it is: at bring-up, or in the place of
  * one that was lost. Only at rest.
  *   term_seen  the highest term that it has obeyed; the machine's own term
  *              will exceed it
- * Returns CLEAT_OK; CLEAT_INVALID for no such member; CLEAT_STATE while an
- * update is under way. */
+ * Returns CLEAT_OK; CLEAT_INVALID for no such member or holding, or a term_seen
+ * of UINT64_MAX, which nothing exceeds; CLEAT_STATE while an update is under
+ * way. */
 enum cleat_status cleat_sync_hello(struct cleat_sync *sync, uint32_t member,
                                    uint64_t term_seen,
                                    enum cleat_sync_holding holding,
@@ -293,7 +295,8 @@ enum cleat_status cleat_sync_tick(struct cleat_sync *sync, uint64_t now_ns);
  * in the member's place: CLEAT_OK once it is certain that the process cannot
  * serve (reaped, or its lease has run out), an error when it cannot be had.
  * Returns CLEAT_OK, also for an answer that changes nothing; CLEAT_INVALID for
- * no such member or step; CLEAT_TIME_BACKWARDS. */
+ * no such member, step or holding, or a status that is no answer;
+ * CLEAT_TIME_BACKWARDS. */
 enum cleat_status cleat_sync_answer(struct cleat_sync *sync, uint64_t now_ns,
                                     const struct cleat_sync_answer *answer);
 

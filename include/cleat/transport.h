@@ -103,7 +103,8 @@ struct cleat_transport_sender {
                                  uint32_t crc);
 
     /* Tells how far receiver `receiver` (< receivers_count) has come.
-     *   buckets_acked  how many it has acknowledged as good, from 0
+     *   buckets_acked  how many it has acknowledged as good, from 0; 0 with an
+     *                  error
      *   status         CLEAT_OK, or why it has given up; never OK again then
      * Never blocks. Returns CLEAT_OK; CLEAT_INVALID; CLEAT_STATE;
      * CLEAT_PEER_DEVIANT when what it wrote is impossible (more buckets than
@@ -165,7 +166,8 @@ struct cleat_transport_receiver {
      * CLEAT_OK its slot may be used again; with an error this receiver has
      * given up, and nothing follows but leave. An error MAY also be given
      * before any bucket came.
-     * Returns CLEAT_OK; CLEAT_STATE. Never blocks. */
+     * Returns CLEAT_OK; CLEAT_PEER_STALE, with no effect, when the sender is
+     * in another generation; CLEAT_STATE. Never blocks. */
     enum cleat_status (*ack)(struct cleat_transport_receiver_context *context,
                              uint32_t bucket, enum cleat_status status);
 

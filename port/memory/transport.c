@@ -31,7 +31,6 @@
  * /proc by whoever has the same user. The memory is sealed against shrinking
  * too, which the receivers check: it cannot be cut off under a reader. */
 #define _GNU_SOURCE
-#define CLEAT_DIGEST_DETECT
 #include "cleat/memory.h"
 
 #include <errno.h>
@@ -810,6 +809,11 @@ receiver_ack(struct cleat_transport_receiver_context *r, uint32_t bucket,
 
     if (!r->joined || bucket != r->next) { return CLEAT_STATE; }
     if (status > CLEAT_OK || status < -255) { return CLEAT_STATE; }
+    /* A receiver that was stopped and is woken in a later generation would
+     * write over the word of whoever has its place now. */
+    if (atomic_load(head_of(r->data)) >> 32 != r->tag) {
+        return CLEAT_PEER_STALE;
+    }
     r->next++;
     count = status == CLEAT_OK ? r->next : COUNT_FAILED + (uint32_t)(-status);
     if (status != CLEAT_OK) { receiver_leave(r); }

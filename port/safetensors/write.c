@@ -17,9 +17,11 @@
 #include "cleat/safetensors.h"
 #include "text.h"
 
-/* The longest text of a number, and what of a tensor's header is not its name:
- * punctuation and words, a dtype, eight dimensions, two offsets. */
+/* The digits of 2^64 - 1. */
 #define NUMBER_BYTES_MAX 20u
+
+/* What fits a file beside the largest header. */
+#define DATA_BYTES_MAX ((uint64_t)INT64_MAX - 8u - CLEAT_SAFETENSORS_HEADER_MAX)
 
 struct writer {
     const char *path;
@@ -163,7 +165,7 @@ static enum cleat_status put_header(struct writer *writer, uint64_t *data_bytes)
 
         status = writer->source->describe(writer->source->context, i, &tensor);
         if (status != CLEAT_OK) { return status; }
-        if (tensor.bytes > (uint64_t)INT64_MAX - from) {
+        if (tensor.bytes > DATA_BYTES_MAX - from) {
             return cleat_safetensors_fail(
                 writer->error, CLEAT_LIMIT, i, 0,
                 "%s: the tensors' bytes do not fit a file",
@@ -369,6 +371,11 @@ static enum cleat_status write_all(struct writer *writer, uint64_t header_bytes)
     return write_data(writer);
 }
 
+/* The hidden name's own bytes at most, and how many of them are tried: one that
+ * exists was left by a process that was killed. */
+#define HIDDEN_BYTES_MAX 64u
+#define HIDDEN_ATTEMPTS_MAX 1000u
+
 /* Where the file is made before it has its name. */
 struct place {
     char folder[PATH_MAX];
@@ -382,26 +389,32 @@ static enum cleat_status find_place(const struct writer *writer,
     const char *slash = strrchr(writer->path, '/');
     const char *name = slash == NULL ? writer->path : slash + 1;
     size_t folder_bytes = (size_t)(name - writer->path);
-    int wrote;
+    struct stat there;
 
+    if (stat(writer->path, &there) == 0 && S_ISDIR(there.st_mode)) {
+        return cleat_safetensors_fail_os(
+            writer->error, EISDIR, 0, "%s: cannot create",
+            cleat_safetensors_path(writer->path).text);
+    }
     if (name[0] == '\0') {
         return cleat_safetensors_fail(
             writer->error, CLEAT_INVALID, 0, 0, "%s: not the name of a file",
             cleat_safetensors_path(writer->path).text);
     }
-    if (folder_bytes >= sizeof place->folder) { folder_bytes = 0; }
-    memcpy(place->folder, writer->path, folder_bytes);
-    place->folder[folder_bytes] = '\0';
-    wrote = snprintf(place->hidden, sizeof place->hidden,
-                     "%s.cleat-%ld-%" PRIxPTR, place->folder, (long)getpid(),
-                     (uintptr_t)place);
-    if (strlen(writer->path) >= PATH_MAX || wrote < 0 ||
-        (size_t)wrote >= sizeof place->hidden) {
+    if (strlen(writer->path) + HIDDEN_BYTES_MAX >= PATH_MAX) {
         return cleat_safetensors_fail_os(
             writer->error, ENAMETOOLONG, 0, "%s: cannot create",
             cleat_safetensors_path(writer->path).text);
     }
-    if (folder_bytes == 0) { strcpy(place->folder, "."); }
+    memcpy(place->folder, writer->path, folder_bytes);
+    place->folder[folder_bytes] = '\0';
+    for (unsigned attempt = 0; attempt < HIDDEN_ATTEMPTS_MAX; attempt++) {
+        snprintf(place->hidden, sizeof place->hidden,
+                 "%.*s.cleat-%ld-%" PRIxPTR "-%u", (int)folder_bytes,
+                 writer->path, (long)getpid(), (uintptr_t)place, attempt);
+        if (access(place->hidden, F_OK) != 0) { break; }
+    }
+    if (folder_bytes == 0) { memcpy(place->folder, ".", 2); }
     place->named = false;
     return CLEAT_OK;
 }
@@ -410,7 +423,13 @@ static enum cleat_status find_place(const struct writer *writer,
  * leaves nothing; a hidden one elsewhere. */
 static enum cleat_status create(struct writer *writer, struct place *place)
 {
-    writer->file = open(place->folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+    writer->file = -1;
+    if (access("/proc/self/fd", X_OK) == 0) { /* or it could not be linked */
+        writer->file = open(place->folder, O_TMPFILE | O_RDWR | O_CLOEXEC,
+                            0666);
+    } else {
+        errno = EOPNOTSUPP;
+    }
     if (writer->file < 0 &&
         (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
         writer->file = open(place->hidden,

@@ -21,7 +21,8 @@ GOOD = {
     "port/one/one.h": '#include "cleat/a.h"\n',
     "port/two/two.h": "",
     "tools/t.c": '#include "cleat/a.h"\n',
-    "test/t.c": "", "README.md": "", "LICENSE": "", "CMakeLists.txt": "",
+    "test/t.c": "", "README.md": "", "LICENSE": "",
+    "CMakeLists.txt": "set(sources a one.c t)\n",
     "CMakePresets.json": "",
 }
 
@@ -46,6 +47,8 @@ PLANTED = [
      "    CLEAT_STATIC_ASSERT(1, \"\");\n}\n"),
     ("top_level", "notes.txt", ""),
     ("top_level", "lib/x.c", ""),
+    ("registered", "test/forgotten_test.c", ""),
+    ("registered", "core/forgotten.c", ""),
 ]
 
 
@@ -67,7 +70,8 @@ def main():
     wrong = 0
     with tempfile.TemporaryDirectory() as root:
         write(root, GOOD)
-        for check in ("includes", "words", "assertions", "top_level"):
+        for check in ("includes", "words", "assertions", "top_level",
+                      "registered"):
             if not passes(script, check, root):
                 print(f"{check}: refuses a clean tree")
                 wrong += 1

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Cleat: checks of the source as text. SPDX-License-Identifier: Apache-2.0
 
-usage: source.py includes|words|assertions|top_level ROOT
+usage: source.py includes|words|assertions|top_level|registered ROOT
 
 Each prints one line a fault, file and line first, and exits 1 if there is one.
 """
@@ -12,14 +12,15 @@ import sys
 
 CORE_HEADERS = {"stdint.h", "stddef.h", "stdbool.h", "string.h"}
 
-# What core/ may not name: allocation, I/O, clocks, threads, ends, floats.
+# What core/ may not call (allocation, I/O, clocks, threads, ends, text) and
+# what it may not name at all.
 CORE_WORDS = re.compile(
-    r"\b(malloc|calloc|realloc|free|alloca|\w*printf|puts|putchar|write|read|"
-    r"fopen|abort|exit|_exit|assert|errno|getenv|time|clock|clock_gettime|"
-    r"gettimeofday|nanosleep|sleep|usleep|rand|random|pthread_\w+|mtx_\w+|"
-    r"thrd_\w+|_Atomic|atomic_\w+|__atomic_\w+|__sync_\w+|_Thread_local|"
-    r"float|double|setjmp|longjmp|signal|"
-    r"strcpy|strcat|strlen|strcmp|strncmp|strchr|sprintf|qsort)\b")
+    r"\b(?:malloc|calloc|realloc|free|alloca|\w*printf|puts|putchar|fopen|"
+    r"abort|exit|_exit|assert|getenv|time|clock|clock_gettime|gettimeofday|"
+    r"nanosleep|sleep|usleep|rand|random|pthread_\w+|mtx_\w+|thrd_\w+|"
+    r"__atomic_\w+|__sync_\w+|setjmp|longjmp|signal|strcpy|strcat|strlen|"
+    r"strcmp|strncmp|strchr|sprintf|qsort)\b(?=\s*\()|"
+    r"\b(?:errno|_Atomic|atomic_\w+|_Thread_local|float|double)\b")
 
 TOP_LEVEL = {"CMakeLists.txt", "CMakePresets.json", "core", "port", "include",
              "test", "tools", "README.md", "LICENSE"}
@@ -189,9 +190,30 @@ def check_top_level(root):
             for name in sorted(TOP_LEVEL - entries)]
 
 
+def check_registered(root):
+    """Every source of a test, and of the library, is named in its build."""
+    faults = []
+    for path in sources(root, "core", "port", "test", "tools"):
+        if path.endswith(".h"):
+            continue
+        folder, file = os.path.split(path)
+        named = ""
+        while len(folder) >= len(root):
+            listing = os.path.join(folder, "CMakeLists.txt")
+            if os.path.exists(listing):
+                named += re.sub(r"#[^\n]*", "", read(listing))
+            folder = os.path.dirname(folder)
+        stem = re.escape(os.path.splitext(file)[0])
+        if not re.search(rf"(?<![\w]){stem}(?![\w])", named):
+            faults.append(f"{os.path.relpath(path, root)}: no CMakeLists.txt "
+                          "names it")
+    return faults
+
+
 def main():
     checks = {"includes": check_includes, "words": check_words,
-              "assertions": check_assertions, "top_level": check_top_level}
+              "assertions": check_assertions, "top_level": check_top_level,
+              "registered": check_registered}
     if len(sys.argv) != 3 or sys.argv[1] not in checks:
         sys.exit(__doc__)
     faults = checks[sys.argv[1]](os.path.abspath(sys.argv[2]))

@@ -3,8 +3,9 @@
  * A test that links `cleat_test_no_malloc` replaces malloc, calloc, realloc,
  * free, posix_memalign, aligned_alloc and their kin for the whole process,
  * the C library's own calls included (posix_spawn's file actions, stdio's
- * buffers); under a sanitizer its hooks are used instead. While the heap is
- * forbidden any of them writes one line to stderr and aborts. */
+ * buffers); under a sanitizer its hooks are used instead (the thread
+ * sanitizer's do not see aligned allocation). While the heap is forbidden any
+ * of them writes one line to stderr and aborts. */
 #ifndef CLEAT_TEST_NO_MALLOC_H
 #define CLEAT_TEST_NO_MALLOC_H
 

@@ -1,0 +1,42 @@
+/* Cleat: everything at once. SPDX-License-Identifier: Apache-2.0
+ *
+ * One header a machine, one a port; a host may as well include just those that
+ * it uses. Start at cleat/local.h for a job on one machine, at cleat/sync.h
+ * for the machine itself. */
+#ifndef CLEAT_CLEAT_H
+#define CLEAT_CLEAT_H
+
+/* core: values */
+#include "cleat/arena.h"
+#include "cleat/digest.h"
+#include "cleat/dtype.h"
+#include "cleat/frame.h"
+#include "cleat/json.h"
+#include "cleat/plan.h"
+#include "cleat/status.h"
+
+/* core: machines */
+#include "cleat/gather.h"
+#include "cleat/pipeline.h"
+#include "cleat/retry.h"
+#include "cleat/sync.h"
+
+/* the ports' contracts */
+#include "cleat/clock.h"
+#include "cleat/mailbox.h"
+#include "cleat/tensors.h"
+#include "cleat/threads.h"
+#include "cleat/transport.h"
+#include "cleat/worker.h"
+
+/* the ports */
+#include "cleat/linux.h"
+#include "cleat/linux_worker.h"
+#include "cleat/local.h"
+#include "cleat/memory.h"
+#include "cleat/memory_tensors.h"
+#include "cleat/safetensors.h"
+#include "cleat/service.h"
+#include "cleat/stream.h"
+
+#endif

@@ -1,0 +1,179 @@
+/* Cleat: a whole job on one machine. SPDX-License-Identifier: Apache-2.0
+ *
+ * Everything that a trainer needs to keep the engines of its own machine up to
+ * date, from parts that can each be used alone: worker processes and their
+ * control channels (cleat/linux.h), shared memory (cleat/memory.h), the
+ * transfer (cleat/stream.h) and the two services (cleat/service.h).
+ *
+ *     trainer's process                      each engine's process
+ *       cleat_local_open   ─── starts ───▶     cleat_local_engine_open
+ *       cleat_local_sync   ═══ weights ══▶     cleat_local_engine_run
+ *       cleat_local_close  ─── ends ─────▶     cleat_local_engine_close
+ *
+ * A job that is put together otherwise (a coordinator in a process of its own,
+ * engines that attach) uses cleat_local_trainer_* and cleat_local_engine_* for
+ * the two ends of a transfer, and the rest as it likes.
+ *
+ * Both ends must have the same tensor table, in the same order, and the same
+ * bucket size. After open nothing here allocates.
+ */
+#ifndef CLEAT_LOCAL_H
+#define CLEAT_LOCAL_H
+
+#include "cleat/linux.h"
+#include "cleat/linux_worker.h"
+#include "cleat/memory.h"
+#include "cleat/memory_tensors.h"
+#include "cleat/plan.h"
+#include "cleat/service.h"
+#include "cleat/status.h"
+#include "cleat/stream.h"
+#include "cleat/sync.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CLEAT_LOCAL_BUCKET_BYTES_DEFAULT (UINT32_C(4) << 20)
+
+/* How a transfer is watched, for both ends. Zero means the default. */
+struct cleat_local_transfer {
+    uint32_t bucket_bytes; /* a multiple of CLEAT_PLAN_ALIGN. Default 4 MiB */
+    uint32_t slots_count;  /* trainer. Default 3 */
+    uint64_t silence_ns;   /* an end that hears nothing from the other for this
+                              long gives it up. Default 10 s */
+    uint32_t hold_bucket;  /* trainer: see cleat/stream.h */
+    uint32_t reserved;
+    cleat_stream_hook_fn *hook; /* NULL: none */
+    void *hook_context;
+};
+
+/* ------------------------------------------------------------ an engine */
+
+struct cleat_local_engine;
+
+struct cleat_local_engine_config {
+    /* The worker. Of its host's functions, prepare, group, transfer and
+     * interrupt are this object's and must be NULL; commit is called once the
+     * sinks have changed places, finalize once the transport was left. */
+    struct cleat_worker_config worker;
+
+    /* Where the weights go. With `staged` a new version is received there
+     * while the old one stays whole, and at commit the two change places: then
+     * what was `staged` is served. Without (count is NULL) it is received in
+     * place. */
+    struct cleat_tensor_sink live;
+    struct cleat_tensor_sink staged;
+
+    struct cleat_local_transfer transfer;
+};
+
+/* Bytes of block for an engine of this configuration. */
+size_t cleat_local_engine_bytes(const struct cleat_local_engine_config *config);
+
+/* Makes an engine and starts its threads.
+ *   block   any alignment; owned by the caller, must outlive *out
+ *   config  copied; what its members point to must outlive *out
+ * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_TOO_SMALL with the bytes needed in
+ * error->offset; what cleat_worker_init returns. On error nothing is left. */
+enum cleat_status cleat_local_engine_open(
+    void *block, size_t bytes, const struct cleat_local_engine_config *config,
+    struct cleat_local_engine **out, struct cleat_error *error);
+
+/* Takes part in the job until it ends: cleat_worker_run. */
+enum cleat_status cleat_local_engine_run(struct cleat_local_engine *engine);
+
+/* The worker, for cleat_worker_admit and the like. */
+struct cleat_worker *
+cleat_local_engine_worker(struct cleat_local_engine *engine);
+
+/* Which sink is served: 0, the one configured as live, or 1. Between
+ * cleat_worker_admit and cleat_worker_leave it stays the same. */
+uint32_t cleat_local_engine_live(const struct cleat_local_engine *engine);
+
+/* Ends the threads and closes everything. NULL does nothing. */
+void cleat_local_engine_close(struct cleat_local_engine *engine);
+
+/* ------------------------------------------------------------ a trainer */
+
+struct cleat_local_trainer;
+
+struct cleat_local_trainer_config {
+    /* The worker. Of its host's functions, group, transfer and interrupt are
+     * this object's and must be NULL; prepare is called before the transport
+     * is made ready, finalize once the transport has finished. */
+    struct cleat_worker_config worker;
+
+    struct cleat_tensor_source source; /* read while a version is sent */
+    uint32_t receivers_max;            /* 1 … 1024 */
+    struct cleat_local_transfer transfer;
+};
+
+/* As for an engine. Opening takes the shared memory: slots_count buckets.
+ * Returns in addition what cleat_memory_sender_open does. */
+size_t
+cleat_local_trainer_bytes(const struct cleat_local_trainer_config *config);
+enum cleat_status cleat_local_trainer_open(
+    void *block, size_t bytes, const struct cleat_local_trainer_config *config,
+    struct cleat_local_trainer **out, struct cleat_error *error);
+enum cleat_status cleat_local_trainer_run(struct cleat_local_trainer *trainer);
+struct cleat_worker *
+cleat_local_trainer_worker(struct cleat_local_trainer *trainer);
+void cleat_local_trainer_close(struct cleat_local_trainer *trainer);
+
+/* ---------------------------------------------------------------- a job */
+
+struct cleat_local;
+
+/* The trainer's side. Zero means the default but where nothing is said. */
+struct cleat_local_config {
+    struct cleat_tensor_source source; /* the trainer's tensors; required */
+    const char *engine_path;           /* the engines' program; required */
+    char *const *engine_argv; /* its arguments, NULL-terminated; required. It
+                                 finds its channel at CLEAT_LINUX_CHANNEL_FD */
+    uint32_t replicas;        /* 1 … 1023; required */
+    uint32_t replicas_min;    /* as in cleat/sync.h */
+    uint32_t attempts_max;
+    uint32_t reserved;
+    uint64_t step_timeout_ns;
+    uint64_t start_timeout_ns; /* until all engines are up. Default 30 s */
+    uint64_t seed;             /* of the jitter of bring-up */
+    struct cleat_local_transfer transfer;
+    struct cleat_events events;
+};
+
+size_t cleat_local_bytes(const struct cleat_local_config *config);
+
+/* Starts the engines and waits until each is ready. The trainer is this
+ * process: a thread made here sends.
+ *   block   any alignment; owned by the caller, must outlive *out
+ *   config  copied; what its members point to must outlive *out
+ * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_TOO_SMALL with the bytes needed in
+ * error->offset; CLEAT_IO; or why an engine did not come up (error->index: its
+ * member number). On error no process, thread or descriptor is left. */
+enum cleat_status cleat_local_open(void *block, size_t bytes,
+                                   const struct cleat_local_config *config,
+                                   struct cleat_local **out,
+                                   struct cleat_error *error);
+
+/* Takes the tensors as they are now to every engine, as `version`: not 0, with
+ * which engines begin, and no version of before. The caller leaves the tensors
+ * alone until it returns. See cleat_sync_run. */
+enum cleat_status cleat_local_sync(struct cleat_local *local, uint64_t version,
+                                   struct cleat_sync_report *report,
+                                   struct cleat_error *error);
+
+/* cleat_sync_stop. Any thread. */
+enum cleat_status cleat_local_stop(struct cleat_local *local);
+
+/* The machine and the workers, for their accounts. */
+const struct cleat_sync *cleat_local_machine(const struct cleat_local *local);
+struct cleat_linux_workers *cleat_local_workers(struct cleat_local *local);
+
+/* Ends the engines and everything else. NULL does nothing. */
+void cleat_local_close(struct cleat_local *local);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,150 @@
+/* Cleat: safetensors files and indices from anybody. SPDX-License-Identifier:
+ * Apache-2.0
+ *
+ * Bytes that start with '{' are read as an index, all others as a file. What is
+ * accepted must keep the promises of cleat/safetensors.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleat/safetensors.h"
+#include "port/safetensors/read.h"
+
+#define CHECK(x)                                                              \
+    do {                                                                      \
+        if (!(x)) {                                                           \
+            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); \
+            abort();                                                          \
+        }                                                                     \
+    } while (0)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
+/* A refusal has a line; what fits in it has no line break. */
+static void check_error(enum cleat_status status,
+                        const struct cleat_error *error)
+{
+    CHECK(status < CLEAT_OK);
+    CHECK(error->status == status);
+    CHECK(error->text[0] != '\0');
+    CHECK(strchr(error->text, '\n') == NULL);
+}
+
+static void check_file(const uint8_t *data, size_t bytes)
+{
+    struct cleat_safetensors file;
+    struct cleat_tensor_source source;
+    struct cleat_error error;
+    struct cleat_tensor last = {0};
+    uint64_t covered = 0;
+    uint64_t whole;
+    enum cleat_status status;
+    void *block;
+    size_t told;
+
+    status = cleat_safetensors_open_memory(&file, "f\n", data, bytes, NULL, 0,
+                                           &error);
+    check_error(status, &error);
+    if (status != CLEAT_TOO_SMALL) { return; }
+    told = (size_t)error.offset;
+    CHECK(told <= 64 * bytes + 4096); /* memory grows with the input only */
+    block = malloc(told);
+    CHECK(block != NULL);
+    status = cleat_safetensors_open_memory(&file, "f\n", data, bytes, block,
+                                           told, &error);
+    if (status != CLEAT_OK) {
+        CHECK(status != CLEAT_TOO_SMALL);
+        check_error(status, &error);
+        free(block);
+        return;
+    }
+    source = cleat_safetensors_source(&file);
+    for (uint32_t i = 0; i < source.count(source.context); i++) {
+        struct cleat_tensor tensor;
+        uint32_t crc = 0;
+
+        CHECK(source.describe(source.context, i, &tensor) == CLEAT_OK);
+        CHECK(tensor.name_bytes > 0);
+        CHECK(memchr(tensor.name, '\0', tensor.name_bytes) == NULL);
+        CHECK(cleat_dtype_tensor_bytes(tensor.dtype, tensor.rank, tensor.shape,
+                                       &whole) == CLEAT_OK);
+        CHECK(whole == tensor.bytes);
+        CHECK(source.read(source.context, i, 0, (size_t)whole, NULL, &crc) ==
+              CLEAT_OK);
+        CHECK(source.read(source.context, i, 0, (size_t)whole + 1, NULL,
+                          &crc) == CLEAT_INVALID);
+        CHECK(i == 0 ||
+              cleat_safetensors_compare(last.name, last.name_bytes, tensor.name,
+                                        tensor.name_bytes) != 0);
+        covered += whole;
+        last = tensor;
+    }
+    CHECK(covered <= bytes);
+    cleat_safetensors_close(&file);
+    free(block);
+}
+
+static void check_index(const uint8_t *data, size_t bytes)
+{
+    struct cleat_safetensors_mapping mapping = {data, bytes, {"index"}};
+    struct cleat_safetensors_index index;
+    struct cleat_safetensors_shard *shards;
+    struct cleat_error error;
+    enum cleat_status status;
+    uint32_t *words;
+    uint32_t shards_count = 0;
+    char *room;
+
+    status = cleat_safetensors_index_open(&mapping, &index, &error);
+    if (status != CLEAT_OK) {
+        check_error(status, &error);
+        return;
+    }
+    CHECK(index.escaped_bytes <= bytes && index.name_max <= bytes);
+    CHECK(index.shards_max <= index.entries_count);
+    index.entries = calloc((size_t)index.entries_count + 1,
+                           sizeof *index.entries);
+    index.sorted = calloc((size_t)index.entries_count + 1, sizeof *words);
+    words = calloc((size_t)index.entries_count + 1, sizeof *words);
+    shards = calloc((size_t)index.shards_max + 1, sizeof *shards);
+    room = malloc(index.escaped_bytes + 1);
+    CHECK(index.entries != NULL && index.sorted != NULL && words != NULL &&
+          shards != NULL && room != NULL);
+    status = cleat_safetensors_index_read(&index, words, room, shards,
+                                          &shards_count, &error);
+    if (status != CLEAT_OK) {
+        check_error(status, &error);
+    } else {
+        CHECK(shards_count <= index.shards_max);
+        for (uint32_t i = 0; i < shards_count; i++) {
+            CHECK(memchr(shards[i].name, '/', shards[i].name_bytes) == NULL);
+            CHECK(shards[i].name_bytes >= 1 && shards[i].name_bytes <= 255);
+        }
+        for (uint32_t i = 0; i < index.entries_count; i++) {
+            CHECK(cleat_safetensors_index_find(&index, index.entries[i].name,
+                                               index.entries[i].name_bytes) ==
+                  &index.entries[i]);
+        }
+    }
+    free(room);
+    free(shards);
+    free(words);
+    free(index.sorted);
+    free(index.entries);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    /* Exactly as large as it is, so that a sanitizer sees every byte beyond. */
+    uint8_t *copy = malloc(bytes == 0 ? 1 : bytes);
+
+    CHECK(copy != NULL);
+    if (bytes > 0) { memcpy(copy, data, bytes); }
+    if (bytes > 0 && data[0] == '{') {
+        check_index(copy, bytes);
+    } else {
+        check_file(copy, bytes);
+    }
+    free(copy);
+    return 0;
+}

@@ -1,0 +1,496 @@
+/* Cleat: `cleat engine`, an inference server without the inference.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * An example of an engine over cleat/local.h, and the one that the tests kill.
+ * It has what a server has that matters to a weight update:
+ *
+ *   weights     two flat buffers (staged) or one (in place), with a tensor
+ *               table over each
+ *   a KV cache  memory that it gives up for the update and takes again
+ *   requests    a thread that serves all the time: it asks for admission,
+ *               hashes a random window of the weights, and looks whether that
+ *               is what the version that it claims to serve has there
+ *
+ * To attach a server of your own, keep main's order (memory, tensors, open,
+ * threads, run, close), and put your server's pause, cache and resume in the
+ * place of the functions under "what an update asks of us".
+ */
+#define _GNU_SOURCE
+#define CLEAT_DIGEST_DETECT
+#include "engine.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "board.h"
+#include "cleat/local.h"
+#include "job.h"
+#include "strike.h"
+
+#define COMMAND "cleat engine"
+
+/* How long a request thread has nothing to do. Engines that share a few cores
+ * must leave some of them to the update. */
+#define IDLE_NS 700000
+
+/* How often the coordinator is told what has been served. */
+#define STATS_NS (25 * CLEAT_NS_PER_MS)
+
+#define DUMP_BUFFER_BYTES (UINT32_C(1) << 20)
+
+/* One copy of the weights, and what is known of it. */
+struct weights {
+    unsigned char *data; /* flat_bytes, laid out as the plan says */
+    struct cleat_memory_tensor *table;
+    struct cleat_memory_tensors tensors;
+    uint32_t *digests; /* one a window, of `version` */
+    uint64_t version;
+};
+
+struct engine {
+    struct job job;
+    struct board board;
+    struct board_seat *seat; /* on the board */
+    struct strikes strikes;
+    struct cleat_local_engine *local;
+    struct cleat_worker *worker;
+    struct weights weights[2]; /* which one is served: cleat_local_engine_live
+                                */
+    unsigned char *cache;
+    uint64_t cache_bytes;
+
+    pthread_t serving;
+    atomic_bool ready; /* engine_start has been here */
+    atomic_bool serving_ends;
+    enum cleat_digest_kind digest;
+    uint64_t random;
+    const char *dump; /* file for the weights, when the board asks for it */
+    void *dump_block;
+    size_t dump_block_bytes;
+
+    const char *board_path;
+    const char *attach;
+    uint64_t member;
+    uint64_t orphan_timeout_ns;
+    uint64_t cache_mib;
+};
+
+/* ------------------------------------------------- what an update asks of us
+ */
+
+/* Bring-up: what must be ready before the first update. The memory is taken
+ * now, so that no update finds that there is none. */
+static enum cleat_status engine_start(void *context)
+{
+    struct engine *engine = context;
+    uint32_t windows = cleat_plan_buckets(&engine->job.windows);
+    enum cleat_status status = board_open(
+        &engine->board, engine->board_path, false,
+        cleat_plan_digest(&engine->job.plan), windows);
+
+    /* An engine that attaches may be here before the coordinator is. */
+    if (status == CLEAT_NOT_FOUND) { return CLEAT_TRANSIENT; }
+    if (status != CLEAT_OK) { return status; }
+    engine->seat = &engine->board.head->seats[engine->member];
+    for (uint32_t i = 0; i < 2 && engine->weights[i].data != NULL; i++) {
+        memset(engine->weights[i].data, 0, engine->job.flat_bytes);
+    }
+    memset(engine->cache, 0, engine->cache_bytes);
+    atomic_store(&engine->ready, true);
+    return CLEAT_OK;
+}
+
+/* Admission is closed already, and nobody is in: a server would let its
+ * generation loop come to rest here. */
+static enum cleat_status
+engine_pause(void *context, const struct cleat_worker_command *command)
+{
+    (void)context;
+    (void)command;
+    return CLEAT_OK;
+}
+
+static enum cleat_status
+engine_release(void *context, const struct cleat_worker_command *command)
+{
+    struct engine *engine = context;
+
+    (void)command;
+    return madvise(engine->cache, engine->cache_bytes, MADV_DONTNEED) == 0
+               ? CLEAT_OK
+               : CLEAT_IO;
+}
+
+static enum cleat_status
+engine_restore(void *context, const struct cleat_worker_command *command)
+{
+    struct engine *engine = context;
+
+    (void)command;
+    memset(engine->cache, 0, engine->cache_bytes);
+    return CLEAT_OK;
+}
+
+/* The new version has been received, verified and put in its place. What it
+ * should look like, the trainer has written on the board. */
+static enum cleat_status
+engine_commit(void *context, const struct cleat_worker_command *command)
+{
+    struct engine *engine = context;
+    const struct board_head *head = engine->board.head;
+    struct weights *live =
+        &engine->weights[cleat_local_engine_live(engine->local)];
+
+    if (atomic_load(&head->digests_version) != command->version) {
+        return CLEAT_STATE;
+    }
+    memcpy(live->digests, engine->board.digests,
+           head->windows * sizeof *live->digests);
+    live->version = command->version;
+    return CLEAT_OK;
+}
+
+/* Requests are admitted again as soon as this returns. */
+static enum cleat_status
+engine_resume(void *context, const struct cleat_worker_command *command)
+{
+    struct engine *engine = context;
+
+    (void)command;
+    atomic_fetch_add(&engine->seat->resumes, 1);
+    return CLEAT_OK;
+}
+
+static void engine_intercept(void *context, enum cleat_worker_moment moment,
+                             const struct cleat_worker_command *command,
+                             enum cleat_status status,
+                             struct cleat_worker_fault *fault)
+{
+    struct engine *engine = context;
+
+    (void)status;
+    strikes_command(&engine->strikes, moment, command, fault);
+}
+
+static enum cleat_status engine_bucket(void *context,
+                                       enum cleat_stream_moment moment,
+                                       uint32_t bucket, void **data,
+                                       uint64_t bytes)
+{
+    struct engine *engine = context;
+
+    return strikes_bucket(&engine->strikes, moment, bucket, data, bytes);
+}
+
+/* ----------------------------------------------------------------- requests
+ */
+
+static uint32_t random_below(struct engine *engine, uint32_t count)
+{
+    uint64_t x = engine->random;
+
+    /* xorshift64 (Marsaglia, Xorshift RNGs, 2003). */
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    engine->random = x;
+    return count == 0 ? 0 : (uint32_t)(x % count);
+}
+
+/* One request, while admitted. Returns whether its bytes were those of the
+ * version that is claimed. */
+static bool answer_request(struct engine *engine, uint64_t version)
+{
+    const struct weights *live =
+        &engine->weights[cleat_local_engine_live(engine->local)];
+    uint32_t window = random_below(engine, engine->board.head->windows);
+    uint32_t digest = cleat_crc32c_with(
+        engine->digest, 0, live->data + (size_t)window * BOARD_WINDOW_BYTES,
+        job_window_bytes(&engine->job, window));
+
+    engine->cache[engine->random % engine->cache_bytes]++;
+    if (live->version != version) { return false; }
+    return engine->board.head->windows == 0 || digest == live->digests[window];
+}
+
+/* A dump is a request like any other: while it is in, the weights stay. */
+static void answer_dump(struct engine *engine)
+{
+    struct weights *live =
+        &engine->weights[cleat_local_engine_live(engine->local)];
+    struct cleat_tensor_source source = cleat_memory_tensors_source(
+        &live->tensors);
+    struct cleat_error error;
+    enum cleat_status status = cleat_safetensors_write(
+        engine->dump, &source, engine->dump_block, engine->dump_block_bytes,
+        &error);
+
+    if (status != CLEAT_OK) { (void)options_fail(COMMAND, "%s", error.text); }
+    atomic_store(&engine->seat->dump,
+                 status == CLEAT_OK ? BOARD_DUMP_DONE : BOARD_DUMP_FAILED);
+}
+
+static bool dump_is_wanted(const struct engine *engine)
+{
+    return engine->dump != NULL &&
+           atomic_load(&engine->seat->dump) == BOARD_DUMP_WANTED;
+}
+
+static void serve_once(struct engine *engine)
+{
+    uint64_t version;
+    bool whole;
+
+    if (!atomic_load(&engine->ready) ||
+        !cleat_worker_admit(engine->worker, &version)) {
+        return;
+    }
+    if (dump_is_wanted(engine)) { answer_dump(engine); }
+    whole = answer_request(engine, version);
+    cleat_worker_served(engine->worker, !whole);
+    cleat_worker_leave(engine->worker);
+    atomic_fetch_add(&engine->seat->served, 1);
+    atomic_fetch_add(&engine->seat->torn, whole ? 0 : 1);
+}
+
+static void *serve(void *context)
+{
+    struct engine *engine = context;
+    const struct timespec idle = {0, IDLE_NS};
+
+    while (!atomic_load(&engine->serving_ends)) {
+        serve_once(engine);
+        (void)nanosleep(&idle, NULL);
+    }
+    return NULL;
+}
+
+/* ------------------------------------------------------------------ set-up */
+
+static void *map_memory(uint64_t bytes)
+{
+    void *memory = mmap(NULL, bytes == 0 ? 1 : bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (memory == MAP_FAILED) { return NULL; }
+    (void)madvise(memory, bytes, MADV_HUGEPAGE); /* faster, where allowed */
+    return memory;
+}
+
+/* The names of a safetensors file do not end in NUL; those of arrays do. */
+static const char *copy_name(const struct cleat_tensor *tensor)
+{
+    char *name = job_memory((size_t)tensor->name_bytes + 1);
+
+    if (name != NULL) { memcpy(name, tensor->name, tensor->name_bytes); }
+    return name;
+}
+
+/* A table over a flat buffer, or over the other one when there is one: the
+ * names are shared. */
+static int make_table(struct engine *engine, struct weights *weights,
+                      const struct weights *other)
+{
+    const struct job *job = &engine->job;
+
+    for (uint32_t i = 0; i < job->tensors; i++) {
+        struct cleat_memory_tensor *row = &weights->table[i];
+        struct cleat_tensor tensor;
+
+        (void)job->source.describe(job->source.context, i, &tensor);
+        row->name = other != NULL ? other->table[i].name : copy_name(&tensor);
+        row->dtype = tensor.dtype;
+        row->rank = tensor.rank;
+        memcpy(row->shape, tensor.shape, sizeof row->shape);
+        row->data = weights->data + job->starts[i];
+        if (row->name == NULL) {
+            return options_fail(COMMAND, "no memory for the tensor table");
+        }
+    }
+    return 0;
+}
+
+/* Version 0, with which every engine begins, is all zeros. */
+static void digest_zeros(const struct engine *engine, struct weights *weights)
+{
+    static const unsigned char zeros[BOARD_WINDOW_BYTES];
+    uint32_t windows = cleat_plan_buckets(&engine->job.windows);
+
+    for (uint32_t w = 0; w < windows; w++) {
+        weights->digests[w] = cleat_crc32c_with(
+            engine->digest, 0, zeros, job_window_bytes(&engine->job, w));
+    }
+}
+
+static int make_weights(struct engine *engine, struct weights *weights,
+                        const struct weights *other)
+{
+    uint32_t tensors = engine->job.tensors;
+    uint32_t windows = cleat_plan_buckets(&engine->job.windows);
+    struct cleat_error error;
+    int result;
+
+    weights->data = map_memory(engine->job.flat_bytes);
+    weights->table = job_memory(tensors * sizeof *weights->table);
+    weights->digests = job_memory(windows * sizeof *weights->digests);
+    if (weights->data == NULL || weights->table == NULL ||
+        weights->digests == NULL) {
+        return options_fail(COMMAND,
+                            "no memory for %" PRIu64 " bytes of "
+                            "weights",
+                            engine->job.flat_bytes);
+    }
+    digest_zeros(engine, weights);
+    result = make_table(engine, weights, other);
+    if (result != 0) { return result; }
+    if (cleat_memory_tensors_init(&weights->tensors, weights->table, tensors,
+                                  &error) != CLEAT_OK) {
+        return options_fail(COMMAND, "%s", error.text);
+    }
+    return 0;
+}
+
+static int make_memory(struct engine *engine)
+{
+    int result = make_weights(engine, &engine->weights[0], NULL);
+
+    if (result == 0 && engine->job.mode == JOB_STAGED) {
+        result = make_weights(engine, &engine->weights[1], &engine->weights[0]);
+    }
+    if (result != 0) { return result; }
+    engine->cache_bytes = engine->cache_mib << 20;
+    engine->cache = map_memory(engine->cache_bytes);
+    engine->dump_block_bytes = CLEAT_SAFETENSORS_WRITE_BYTES(
+        engine->job.tensors, DUMP_BUFFER_BYTES);
+    if (engine->dump != NULL) {
+        engine->dump_block = job_memory(engine->dump_block_bytes);
+    }
+    if (engine->cache == NULL ||
+        (engine->dump != NULL && engine->dump_block == NULL)) {
+        return options_fail(COMMAND, "no memory for the cache");
+    }
+    return 0;
+}
+
+static struct cleat_local_engine_config configure(struct engine *engine)
+{
+    struct cleat_local_engine_config config;
+
+    memset(&config, 0, sizeof config);
+    config.live = cleat_memory_tensors_sink(&engine->weights[0].tensors);
+    if (engine->job.mode == JOB_STAGED) {
+        config.staged = cleat_memory_tensors_sink(&engine->weights[1].tensors);
+    }
+    config.transfer.bucket_bytes = engine->job.bucket_bytes;
+    config.transfer.silence_ns = engine->job.step_timeout_ns;
+    config.transfer.hook = engine_bucket;
+    config.transfer.hook_context = engine;
+
+    config.worker.fd = CLEAT_LINUX_CHANNEL_FD;
+    config.worker.socket_path = engine->attach;
+    config.worker.member = (uint32_t)engine->member;
+    config.worker.orphan_timeout_ns = engine->orphan_timeout_ns;
+    config.worker.stats_ns = STATS_NS;
+    config.worker.host.context = engine;
+    config.worker.host.start = engine_start;
+    config.worker.host.pause = engine_pause;
+    config.worker.host.release = engine_release;
+    config.worker.host.restore = engine_restore;
+    config.worker.host.commit = engine_commit;
+    config.worker.host.resume = engine_resume;
+    config.worker.host.intercept = engine_intercept;
+    return config;
+}
+
+static int open_local(struct engine *engine)
+{
+    struct cleat_local_engine_config config = configure(engine);
+    size_t bytes = cleat_local_engine_bytes(&config);
+    struct cleat_error error;
+    void *block = job_memory(bytes);
+
+    if (block == NULL) { return options_fail(COMMAND, "no memory"); }
+    if (cleat_local_engine_open(block, bytes, &config, &engine->local,
+                                &error) != CLEAT_OK) {
+        return options_fail(COMMAND, "%s%s", error.text,
+                            engine->attach == NULL
+                                ? " (an engine is started by cleat sync, or "
+                                  "with --attach PATH)"
+                                : "");
+    }
+    engine->worker = cleat_local_engine_worker(engine->local);
+    return 0;
+}
+
+/* Serves until the job ends, or its coordinator is gone for good. */
+static int run(struct engine *engine)
+{
+    enum cleat_status status;
+
+    if (pthread_create(&engine->serving, NULL, serve, engine) != 0) {
+        return options_fail(COMMAND, "no thread to serve with");
+    }
+    status = cleat_local_engine_run(engine->local);
+    atomic_store(&engine->serving_ends, true);
+    (void)pthread_join(engine->serving, NULL);
+    cleat_local_engine_close(engine->local);
+    return status == CLEAT_OK ? 0 : 1;
+}
+
+int cleat_tool_engine(int argc, char **argv)
+{
+    static struct engine engine;
+    const char *items[FAULTS_MAX];
+    struct option_texts faults = {items, FAULTS_MAX, 0};
+    struct option table[] = {
+        JOB_OPTIONS(&engine.job),
+        {.name = "member",
+         .kind = OPTION_COUNT,
+         .to = &engine.member,
+         .min = 1,
+         .max = CLEAT_LINUX_WORKERS_MAX - 1,
+         .required = true},
+        {.name = "attach", .kind = OPTION_TEXT, .to = &engine.attach},
+        {.name = "board",
+         .kind = OPTION_TEXT,
+         .to = &engine.board_path,
+         .required = true},
+        {.name = "orphan-timeout-s",
+         .kind = OPTION_SECONDS,
+         .to = &engine.orphan_timeout_ns,
+         .min = 1000000},
+        {.name = "cache-mib",
+         .kind = OPTION_COUNT,
+         .to = &engine.cache_mib,
+         .min = 1,
+         .max = 1048576},
+        {.name = "dump", .kind = OPTION_TEXT, .to = &engine.dump},
+        {.name = "seed", .kind = OPTION_COUNT, .to = &engine.random},
+        {.name = "fault", .kind = OPTION_TEXTS, .to = &faults},
+    };
+    struct options options = {.command = COMMAND,
+                              .table = table,
+                              .count = sizeof table / sizeof table[0]};
+    int result;
+
+    job_defaults(&engine.job);
+    engine.orphan_timeout_ns = 5 * CLEAT_NS_PER_S;
+    engine.cache_mib = 16;
+    engine.digest = cleat_digest_detect();
+    result = options_parse(&options, argc, argv);
+    engine.random = (engine.random + engine.member) * 2 + 1; /* never 0 */
+    if (result == 0) { result = job_open(&engine.job, COMMAND); }
+    if (result == 0) {
+        result = strikes_open(&engine.strikes, COMMAND, &faults,
+                              engine.job.bucket_bytes);
+    }
+    if (result == 0) { result = make_memory(&engine); }
+    if (result == 0) { result = open_local(&engine); }
+    if (result == 0) { result = run(&engine); }
+    return result;
+}

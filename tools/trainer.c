@@ -1,0 +1,180 @@
+/* Cleat: `cleat trainer`, a trainer without the training.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The sender's end of `cleat sync`: a checkpoint file, from which version after
+ * version is made (tools/version.h) and sent. Before it sends one it writes the
+ * digests of all its windows on the board, straight from the source, so that
+ * engines can tell whether what they serve is what was meant.
+ */
+#define _GNU_SOURCE
+#include "trainer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "board.h"
+#include "cleat/local.h"
+#include "job.h"
+#include "strike.h"
+#include "version.h"
+
+#define COMMAND "cleat trainer"
+
+struct trainer {
+    struct job job;
+    struct board board;
+    struct strikes strikes;
+    struct version_source versions;
+    struct cleat_local_trainer *local;
+    const char *board_path;
+    uint64_t slots;
+    uint64_t receivers;
+};
+
+/* ------------------------------------------------- what an update asks of us
+ */
+
+/* Once a version: what every window of it looks like. */
+static enum cleat_status digest_version(struct trainer *trainer)
+{
+    struct board_head *head = trainer->board.head;
+    uint64_t version = trainer->versions.version;
+
+    if (atomic_load(&head->digests_version) == version) { return CLEAT_OK; }
+    atomic_store(&head->digests_version, 0);
+    for (uint32_t w = 0; w < head->windows; w++) {
+        enum cleat_status status = version_digest(&trainer->versions, w,
+                                                  &trainer->board.digests[w]);
+
+        if (status != CLEAT_OK) { return status; }
+    }
+    atomic_store(&head->digests_version, version);
+    return CLEAT_OK;
+}
+
+static enum cleat_status
+trainer_prepare(void *context, const struct cleat_worker_command *command,
+                struct cleat_transport_ticket *ticket)
+{
+    struct trainer *trainer = context;
+
+    (void)ticket;
+    trainer->versions.version = command->version;
+    atomic_store(&trainer->board.head->buckets_sent, 0);
+    return digest_version(trainer);
+}
+
+static void trainer_intercept(void *context, enum cleat_worker_moment moment,
+                              const struct cleat_worker_command *command,
+                              enum cleat_status status,
+                              struct cleat_worker_fault *fault)
+{
+    struct trainer *trainer = context;
+
+    (void)status;
+    strikes_command(&trainer->strikes, moment, command, fault);
+}
+
+static enum cleat_status trainer_bucket(void *context,
+                                        enum cleat_stream_moment moment,
+                                        uint32_t bucket, void **data,
+                                        uint64_t bytes)
+{
+    struct trainer *trainer = context;
+
+    if (moment == CLEAT_STREAM_DONE) {
+        atomic_store(&trainer->board.head->buckets_sent, bucket + 1);
+    }
+    return strikes_bucket(&trainer->strikes, moment, bucket, data, bytes);
+}
+
+/* ------------------------------------------------------------------ set-up */
+
+static struct cleat_local_trainer_config configure(struct trainer *trainer)
+{
+    struct cleat_local_trainer_config config;
+
+    memset(&config, 0, sizeof config);
+    config.source = version_source(&trainer->versions);
+    config.receivers_max = (uint32_t)trainer->receivers;
+    config.transfer.bucket_bytes = trainer->job.bucket_bytes;
+    config.transfer.slots_count = (uint32_t)trainer->slots;
+    config.transfer.silence_ns = trainer->job.step_timeout_ns;
+    config.transfer.hold_bucket = strikes_hold_bucket(&trainer->strikes);
+    config.transfer.hook = trainer_bucket;
+    config.transfer.hook_context = trainer;
+    config.worker.fd = CLEAT_LINUX_CHANNEL_FD;
+    config.worker.host.context = trainer;
+    config.worker.host.prepare = trainer_prepare;
+    config.worker.host.intercept = trainer_intercept;
+    return config;
+}
+
+static int run(struct trainer *trainer)
+{
+    struct cleat_local_trainer_config config = configure(trainer);
+    size_t bytes = cleat_local_trainer_bytes(&config);
+    void *block = job_memory(bytes);
+    struct cleat_error error;
+    enum cleat_status status;
+
+    if (block == NULL) { return options_fail(COMMAND, "no memory"); }
+    if (cleat_local_trainer_open(block, bytes, &config, &trainer->local,
+                                 &error) != CLEAT_OK) {
+        return options_fail(COMMAND, "%s (a trainer is started by cleat sync)",
+                            error.text);
+    }
+    status = cleat_local_trainer_run(trainer->local);
+    cleat_local_trainer_close(trainer->local);
+    return status == CLEAT_OK ? 0 : 1;
+}
+
+int cleat_tool_trainer(int argc, char **argv)
+{
+    static struct trainer trainer;
+    const char *items[FAULTS_MAX];
+    struct option_texts faults = {items, FAULTS_MAX, 0};
+    struct option table[] = {
+        JOB_OPTIONS(&trainer.job),
+        {.name = "board",
+         .kind = OPTION_TEXT,
+         .to = &trainer.board_path,
+         .required = true},
+        {.name = "slots",
+         .kind = OPTION_COUNT,
+         .to = &trainer.slots,
+         .min = 1,
+         .max = CLEAT_MEMORY_SLOTS_MAX},
+        {.name = "receivers",
+         .kind = OPTION_COUNT,
+         .to = &trainer.receivers,
+         .min = 1,
+         .max = CLEAT_MEMORY_RECEIVERS_MAX,
+         .required = true},
+        {.name = "fault", .kind = OPTION_TEXTS, .to = &faults},
+    };
+    struct options options = {.command = COMMAND,
+                              .table = table,
+                              .count = sizeof table / sizeof table[0]};
+    int result;
+
+    job_defaults(&trainer.job);
+    trainer.slots = CLEAT_MEMORY_SLOTS_DEFAULT;
+    result = options_parse(&options, argc, argv);
+    if (result == 0) { result = job_open(&trainer.job, COMMAND); }
+    if (result == 0) {
+        result = strikes_open(&trainer.strikes, COMMAND, &faults,
+                              trainer.job.bucket_bytes);
+    }
+    if (result != 0) { return result; }
+    trainer.versions.job = &trainer.job;
+    if (board_open(&trainer.board, trainer.board_path, true,
+                   cleat_plan_digest(&trainer.job.plan),
+                   cleat_plan_buckets(&trainer.job.windows)) != CLEAT_OK) {
+        return options_fail(COMMAND,
+                            "--board %s: it is not there, or about "
+                            "other weights",
+                            trainer.board_path);
+    }
+    return run(&trainer);
+}
