@@ -84,13 +84,13 @@ enum cleat_status cleat_arena_pool(struct cleat_arena *arena, uint32_t count,
 
     CLEAT_ASSERT(arena != NULL && pool != NULL);
     memset(pool, 0, sizeof *pool);
-    if (count == 0 || count == POOL_END || slot_bytes == 0) {
+    if (count == 0 || slot_bytes == 0) {
         return cleat_error_set(error, CLEAT_INVALID, count == 0 ? 1 : 2, 0,
                                "pool: count and slot bytes must be 1 or more");
     }
     stride = CLEAT_ALIGN_UP(slot_bytes);
     links = CLEAT_ALIGN_UP((size_t)count * sizeof(uint32_t));
-    if (stride < slot_bytes || links < count ||
+    if (count == POOL_END || stride < slot_bytes || links < count ||
         stride > (SIZE_MAX - links) / count) {
         return cleat_error_set(error, CLEAT_LIMIT, 1, 0,
                                "pool: count times slot bytes overflows");

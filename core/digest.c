@@ -49,13 +49,15 @@
                      : "=m"(*(unsigned char(*)[8])(to)) \
                      : "r"(x))
 #define STORE_COLD_END() __asm__ volatile("sfence" : : : "memory")
-#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32) && !IS_BIG_ENDIAN
+#elif defined(__aarch64__) && !IS_BIG_ENDIAN && \
+    (defined(__ARM_FEATURE_CRC32) || !SMALL)
 #define HARDWARE 1
-#define HARDWARE_TARGET
 #if defined(__clang__)
+#define HARDWARE_TARGET __attribute__((target("crc")))
 #define CRC_8(crc, x) __builtin_arm_crc32cb((crc), (x))
 #define CRC_64(crc, x) __builtin_arm_crc32cd((uint32_t)(crc), (x))
 #else
+#define HARDWARE_TARGET __attribute__((target("+crc")))
 #define CRC_8(crc, x) __builtin_aarch64_crc32cb((crc), (x))
 #define CRC_64(crc, x) __builtin_aarch64_crc32cx((uint32_t)(crc), (x))
 #endif
@@ -74,18 +76,6 @@
 #define POLYNOMIAL 0x82F63B78u /* 0x1EDC6F41 reflected */
 #define X_POWER_0 0x80000000u
 
-/* x^(2^k) modulo P, k = 0 ... 30. P is (x + 1) times a primitive polynomial
- * of degree 31, so that the order of x is 2^31 - 1 and x^(2^31) is x again. */
-#define SQUARINGS 31u
-static const uint32_t x_power_2_power[SQUARINGS] = {
-    0x40000000u, 0x20000000u, 0x08000000u, 0x00800000u, 0x00008000u,
-    0x82F63B78u, 0x6EA2D55Cu, 0x18B8EA18u, 0x510AC59Au, 0xB82BE955u,
-    0xB8FDB1E7u, 0x88E56F72u, 0x74C360A4u, 0xE4172B16u, 0x0D65762Au,
-    0x35D73A62u, 0x28461564u, 0xBF455269u, 0xE2EA32DCu, 0xFE7740E6u,
-    0xF946610Bu, 0x3C204F8Fu, 0x538586E3u, 0x59726915u, 0x734D5309u,
-    0xBC1AC763u, 0x7D0722CCu, 0xD289CABEu, 0xE94CA9BCu, 0x05B74F3Fu,
-    0xA51E1F42u};
-
 /* a * b modulo P. */
 static uint32_t multiply(uint32_t a, uint32_t b)
 {
@@ -100,11 +90,40 @@ static uint32_t multiply(uint32_t a, uint32_t b)
     return product;
 }
 
+#if SMALL
+/* x^(8 * bytes) modulo P: what `bytes` more bytes multiply a remainder by. */
+static uint32_t power_of_bytes(uint64_t bytes)
+{
+    uint32_t power = X_POWER_0;
+    uint32_t square = X_POWER_0 >> 8;
+
+    CLEAT_ASSERT(multiply(square, power) == square);
+    for (; bytes != 0; bytes >>= 1) {
+        if (bytes & 1u) { power = multiply(power, square); }
+        square = multiply(square, square);
+    }
+    CLEAT_ASSERT(power != 0);
+    return power;
+}
+#else
+/* x^(2^k) modulo P, k = 0 ... 30. P is (x + 1) times a primitive polynomial
+ * of degree 31, so that the order of x is 2^31 - 1 and x^(2^31) is x again. */
+#define SQUARINGS 31u
+static const uint32_t x_power_2_power[SQUARINGS] = {
+    0x40000000u, 0x20000000u, 0x08000000u, 0x00800000u, 0x00008000u,
+    0x82F63B78u, 0x6EA2D55Cu, 0x18B8EA18u, 0x510AC59Au, 0xB82BE955u,
+    0xB8FDB1E7u, 0x88E56F72u, 0x74C360A4u, 0xE4172B16u, 0x0D65762Au,
+    0x35D73A62u, 0x28461564u, 0xBF455269u, 0xE2EA32DCu, 0xFE7740E6u,
+    0xF946610Bu, 0x3C204F8Fu, 0x538586E3u, 0x59726915u, 0x734D5309u,
+    0xBC1AC763u, 0x7D0722CCu, 0xD289CABEu, 0xE94CA9BCu, 0x05B74F3Fu,
+    0xA51E1F42u};
+
 /* x^(8 * bytes) modulo P: what `bytes` more bytes multiply a remainder by. */
 static uint32_t power_of_bytes(uint64_t bytes)
 {
     uint32_t power = X_POWER_0;
 
+    CLEAT_ASSERT(x_power_2_power[3] == X_POWER_0 >> 8);
     /* Eight bits a byte: the exponent's bit k is the length's bit k - 3. */
     for (uint32_t k = 3; bytes != 0; bytes >>= 1, k++) {
         if (bytes & 1u) {
@@ -114,6 +133,7 @@ static uint32_t power_of_bytes(uint64_t bytes)
     CLEAT_ASSERT(power != 0);
     return power;
 }
+#endif
 
 uint32_t cleat_crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t bytes_b)
 {
@@ -281,7 +301,7 @@ static uint64_t shift_lane_short(uint64_t state)
     uint32_t shifted = 0;
 
     CLEAT_ASSERT(state <= UINT32_MAX);
-    CLEAT_ASSERT(lane_short[7][8] == x_power_2_power[11]);
+    CLEAT_ASSERT(lane_short[7][8] == power_of_bytes(LANE_SHORT));
     for (uint32_t row = 0; row < 8; row++) {
         shifted ^= lane_short[row][(state >> (4 * row)) & 15u];
     }

@@ -15,32 +15,47 @@ enum word {
     WORD_VERSION = 1,  /* and bytes of the header << 16 */
     WORD_SHAPE_OF = 2, /* flags, dtype << 16, rank << 24 */
     WORD_PAYLOAD_CRC = 3,
-    WORD_PAYLOAD_BYTES = 4, /* two words each from here on */
-    WORD_TAG = 6,
-    WORD_SHAPE = 8,
-    WORD_ZERO = 24, /* seven words */
+    WORD_LONGS = 4, /* ten of two words: payload bytes, tag, shape */
+    WORD_ZERO = 24, /* seven */
     WORD_HEADER_CRC = 31
 };
 
 #define MAGIC 0x46544C43u /* "CLTF" */
 #define VERSION_AND_BYTES (CLEAT_FRAME_VERSION | CLEAT_FRAME_BYTES << 16)
 
-CLEAT_STATIC_ASSERT(WORD_SHAPE + 2 * CLEAT_RANK_MAX == WORD_ZERO, "layout");
 CLEAT_STATIC_ASSERT(WORD_HEADER_CRC + 1 == WORDS, "layout");
 CLEAT_STATIC_ASSERT(CLEAT_DTYPE_END <= 256, "a dtype is one byte");
 
-static void set_u64(uint32_t words[2], uint64_t value)
+/* The members of 64 bits come first in the struct and stand in the same order
+ * in the header: length, tag, shape. */
+#define LONGS (2 + CLEAT_RANK_MAX)
+CLEAT_STATIC_ASSERT(offsetof(struct cleat_frame, rank) == 8 * LONGS, "order");
+CLEAT_STATIC_ASSERT(WORD_LONGS + 2 * LONGS == WORD_ZERO, "layout");
+
+static void set_longs(uint32_t words[WORDS], const struct cleat_frame *frame)
 {
-    CLEAT_ASSERT(words != NULL);
-    words[0] = (uint32_t)value;
-    words[1] = (uint32_t)(value >> 32);
-    CLEAT_ASSERT(words[0] == (value & UINT32_MAX));
+    uint64_t longs[LONGS];
+
+    CLEAT_ASSERT(words[WORD_MAGIC] == MAGIC);
+    memcpy(longs, frame, sizeof longs);
+    CLEAT_ASSERT(longs[0] == frame->payload_bytes && longs[1] == frame->tag);
+    for (uint32_t i = 0; i < LONGS; i++) {
+        words[WORD_LONGS + 2 * i] = (uint32_t)longs[i];
+        words[WORD_LONGS + 2 * i + 1] = (uint32_t)(longs[i] >> 32);
+    }
 }
 
-static uint64_t get_u64(const uint32_t words[2])
+static void get_longs(const uint32_t words[WORDS], struct cleat_frame *frame)
 {
-    CLEAT_ASSERT(words != NULL);
-    return words[0] | (uint64_t)words[1] << 32;
+    uint64_t longs[LONGS];
+
+    CLEAT_ASSERT(words[WORD_MAGIC] == MAGIC);
+    for (uint32_t i = 0; i < LONGS; i++) {
+        longs[i] = words[WORD_LONGS + 2 * i] |
+                   (uint64_t)words[WORD_LONGS + 2 * i + 1] << 32;
+    }
+    memcpy(frame, longs, sizeof longs);
+    CLEAT_ASSERT(longs[0] == frame->payload_bytes && longs[1] == frame->tag);
 }
 
 static void write_words(const uint32_t words[WORDS], unsigned char *out)
@@ -122,11 +137,7 @@ enum cleat_status cleat_frame_encode(const struct cleat_frame *frame, void *out,
     words[WORD_SHAPE_OF] = frame->flags | (uint32_t)frame->dtype << 16 |
                            frame->rank << 24;
     words[WORD_PAYLOAD_CRC] = frame->payload_crc;
-    set_u64(words + WORD_PAYLOAD_BYTES, frame->payload_bytes);
-    set_u64(words + WORD_TAG, frame->tag);
-    for (uint32_t i = 0; i < CLEAT_RANK_MAX; i++) {
-        set_u64(words + WORD_SHAPE + 2 * i, frame->shape[i]);
-    }
+    set_longs(words, frame);
     write_words(words, out);
     words[WORD_HEADER_CRC] = cleat_crc32c(0, out, 4 * WORD_HEADER_CRC);
     write_words(words, out);
@@ -163,11 +174,7 @@ static void get_members(const uint32_t words[WORDS], struct cleat_frame *frame)
     frame->dtype = (enum cleat_dtype)((words[WORD_SHAPE_OF] >> 16) & 0xFFu);
     frame->rank = words[WORD_SHAPE_OF] >> 24;
     frame->payload_crc = words[WORD_PAYLOAD_CRC];
-    frame->payload_bytes = get_u64(words + WORD_PAYLOAD_BYTES);
-    frame->tag = get_u64(words + WORD_TAG);
-    for (uint32_t i = 0; i < CLEAT_RANK_MAX; i++) {
-        frame->shape[i] = get_u64(words + WORD_SHAPE + 2 * i);
-    }
+    get_longs(words, frame);
 }
 
 /* The fields of a header whose digest is right: CLEAT_OK, or what is wrong
@@ -181,7 +188,7 @@ static enum cleat_status check_fields(const uint32_t words[WORDS],
     enum member wrong = first_wrong(frame);
 
     CLEAT_ASSERT(words[WORD_MAGIC] == MAGIC);
-    CLEAT_ASSERT(at[SHAPE] == 4 * WORD_SHAPE);
+    CLEAT_ASSERT(at[PAYLOAD_BYTES] == 4 * WORD_LONGS);
     *offset = 4 * WORD_VERSION;
     if ((words[WORD_VERSION] & 0xFFFFu) != CLEAT_FRAME_VERSION) {
         return CLEAT_UNSUPPORTED;

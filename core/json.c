@@ -293,88 +293,67 @@ static enum cleat_json_type type_of(char first)
     }
 }
 
+/* Takes a whole value, the space before it left out of the slice. */
+static bool take_value(struct reader *r, uint32_t depth_max,
+                       struct cleat_json_value *value)
+{
+    struct nesting open = {0, 0, depth_max, VALUE};
+    size_t start;
+
+    CLEAT_ASSERT(depth_max >= 1 && depth_max <= CLEAT_JSON_DEPTH_MAX);
+    skip_space(r);
+    start = r->pos;
+    do {
+        if (!take_step(r, &open)) { return false; }
+    } while (open.depth > 0);
+    CLEAT_ASSERT(r->pos > start && r->pos <= r->end);
+    value->offset = start;
+    value->bytes = r->pos - start;
+    value->type = type_of(r->text[start]);
+    return true;
+}
+
 enum cleat_status cleat_json_check(const char *text, size_t bytes,
                                    const struct cleat_json_limits *limits,
                                    struct cleat_json_value *root,
                                    struct cleat_error *error)
 {
     struct reader r = {text, 0, bytes, false, ""};
-    struct nesting open = {0, 0, CLEAT_JSON_DEPTH_MAX, VALUE};
     struct cleat_json_value found;
-    bool good;
+    uint32_t depth_max = CLEAT_JSON_DEPTH_MAX;
 
     CLEAT_ASSERT(text != NULL || bytes == 0);
-    if (limits != NULL && limits->depth_max != 0) {
-        open.depth_max = limits->depth_max;
+    if (limits != NULL) {
+        if (limits->depth_max > CLEAT_JSON_DEPTH_MAX) {
+            return refuse(error, CLEAT_INVALID, 0,
+                          CLEAT_TEXT("json: depth_max must be 64 or less"));
+        }
+        if (limits->bytes_max != 0 && bytes > limits->bytes_max) {
+            return refuse(error, CLEAT_LIMIT, limits->bytes_max,
+                          CLEAT_TEXT("json: the text is too long"));
+        }
+        if (limits->depth_max != 0) { depth_max = limits->depth_max; }
     }
-    if (open.depth_max > CLEAT_JSON_DEPTH_MAX) {
-        return refuse(error, CLEAT_INVALID, 0,
-                      CLEAT_TEXT("json: depth_max must be 64 or less"));
-    }
-    if (limits != NULL && limits->bytes_max != 0 && bytes > limits->bytes_max) {
-        return refuse(error, CLEAT_LIMIT, limits->bytes_max,
-                      CLEAT_TEXT("json: the text is too long"));
-    }
-    skip_space(&r);
-    found.offset = r.pos;
-    do {
-        good = take_step(&r, &open);
-    } while (good && open.depth > 0);
-    found.bytes = r.pos - found.offset;
-    if (good) {
+    if (take_value(&r, depth_max, &found)) {
         skip_space(&r);
-        good = r.pos == r.end || fail(&r, CLEAT_TEXT("json: it goes on"));
+        if (r.pos == bytes) {
+            if (root != NULL) { *root = found; }
+            return CLEAT_OK;
+        }
+        fail(&r, CLEAT_TEXT("json: bytes after the value"));
     }
-    if (!good) {
-        return refuse(error, r.too_deep ? CLEAT_LIMIT : CLEAT_MALFORMED, r.pos,
-                      r.why);
-    }
-    CLEAT_ASSERT(open.depth == 0 && found.bytes > 0);
-    found.type = type_of(text[found.offset]);
-    if (root != NULL) { *root = found; }
-    return CLEAT_OK;
+    CLEAT_ASSERT(r.pos <= bytes);
+    return refuse(error, r.too_deep ? CLEAT_LIMIT : CLEAT_MALFORMED, r.pos,
+                  r.why);
 }
 
 /* ---- the walk ----------------------------------------------------------- */
-
-/* One past the closing quote of the string that begins at `pos`. */
-static size_t string_end(const char *text, size_t pos, size_t end)
-{
-    CLEAT_ASSERT(pos < end);
-    CLEAT_ASSERT(text[pos] == '"');
-    for (pos++; pos < end; pos++) {
-        if (text[pos] == '"') { return pos + 1; }
-        if (text[pos] == '\\') { pos++; }
-    }
-    return end;
-}
-
-/* One past the value that begins at `pos`: before the next comma or colon at
- * its own level, and before the space in front of that. In a checked text
- * every bracket has its match, so that counting them is enough. */
-static size_t value_end(const char *text, size_t pos, size_t end)
-{
-    size_t depth = 0;
-    size_t after = pos + 1;
-
-    CLEAT_ASSERT(pos < end);
-    while (pos < end) {
-        char c = text[pos];
-
-        if (depth == 0 && (c == ',' || c == ':')) { break; }
-        if (c == '[' || c == '{') { depth++; }
-        if (c == ']' || c == '}') { depth--; }
-        pos = c == '"' ? string_end(text, pos, end) : pos + 1;
-        if (!is_space(c)) { after = pos; }
-    }
-    CLEAT_ASSERT(after <= end);
-    return after;
-}
 
 void cleat_json_open(const char *text, const struct cleat_json_value *container,
                      struct cleat_json_cursor *cursor)
 {
     CLEAT_ASSERT(text != NULL && container != NULL && cursor != NULL);
+    (void)text;
     cursor->next = container->offset;
     cursor->end = container->offset;
     if (container->type >= CLEAT_JSON_ARRAY && container->bytes >= 2) {
@@ -388,21 +367,16 @@ void cleat_json_open(const char *text, const struct cleat_json_value *container,
 bool cleat_json_next_item(const char *text, struct cleat_json_cursor *cursor,
                           struct cleat_json_value *item)
 {
-    size_t pos = cursor->next;
+    struct reader r = {text, cursor->next, cursor->end, false, ""};
+    bool found;
 
     CLEAT_ASSERT(text != NULL && item != NULL);
+    skip_space(&r);
+    if (peek(&r) == ',' || peek(&r) == ':') { r.pos++; }
+    found = take_value(&r, CLEAT_JSON_DEPTH_MAX, item);
+    cursor->next = found ? r.pos : r.end;
     CLEAT_ASSERT(cursor->next <= cursor->end);
-    while (pos < cursor->end &&
-           (is_space(text[pos]) || text[pos] == ',' || text[pos] == ':')) {
-        pos++;
-    }
-    cursor->next = pos;
-    if (pos == cursor->end) { return false; }
-    cursor->next = value_end(text, pos, cursor->end);
-    item->offset = pos;
-    item->bytes = cursor->next - pos;
-    item->type = type_of(text[pos]);
-    return true;
+    return found;
 }
 
 bool cleat_json_next_member(const char *text, struct cleat_json_cursor *cursor,
@@ -445,7 +419,7 @@ enum cleat_status cleat_json_find(const char *text,
 struct decoder {
     const char *text;
     size_t pos;
-    size_t end;       /* of what is between the quotes */
+    size_t end;       /* of the string, or of what it stands in */
     uint32_t pending; /* bytes still to give of a character, the next lowest */
     bool replace;
     bool lone; /* the last character was a lone surrogate */
@@ -455,17 +429,17 @@ struct decoder {
 static void decode_from(struct decoder *d, const char *text, size_t offset,
                         size_t end)
 {
-    CLEAT_ASSERT(text != NULL && offset < end);
+    CLEAT_ASSERT(text != NULL);
+    CLEAT_ASSERT(offset < end);
     memset(d, 0, sizeof *d);
     d->text = text;
     d->pos = offset + 1;
-    d->end = string_end(text, offset, end) - 1;
-    if (d->end < d->pos) { d->end = d->pos; } /* a text not checked */
-    CLEAT_ASSERT(d->end <= end);
+    d->end = end;
 }
 
 static int next_raw(struct decoder *d)
 {
+    CLEAT_ASSERT(d->pos <= d->end);
     return d->pos < d->end ? (unsigned char)d->text[d->pos++] : NO_BYTE;
 }
 
@@ -516,7 +490,7 @@ static int begin_utf8(struct decoder *d, uint32_t c)
     return (int)(0xF0 | (c >> 18));
 }
 
-/* The next byte, or NO_BYTE after the last. */
+/* The next byte; NO_BYTE at the closing quote. */
 static int next_byte(struct decoder *d)
 {
     int c = (int)(d->pending & 0xFF);
@@ -528,6 +502,7 @@ static int next_byte(struct decoder *d)
     }
     d->lone = false;
     c = next_raw(d);
+    if (c == '"') { return NO_BYTE; }
     if (c != '\\') { return c; }
     c = next_raw(d);
     return c == 'u' ? begin_utf8(d, next_escaped(d)) : escape_value(c);
@@ -590,18 +565,16 @@ enum cleat_status cleat_json_string(const char *text,
 
 /* ---- numbers ------------------------------------------------------------ */
 
-/* The digits of a value, `skip` bytes of sign left out. */
-static enum cleat_status integer(const char *text,
+enum cleat_status cleat_json_u64(const char *text,
                                  const struct cleat_json_value *value,
-                                 size_t skip, uint64_t max, uint64_t *number,
-                                 struct cleat_error *error)
+                                 uint64_t *number, struct cleat_error *error)
 {
     uint64_t sum = 0;
     bool overflows = false;
 
-    CLEAT_ASSERT(text != NULL && skip <= 1);
-    CLEAT_ASSERT(max >= INT64_MAX);
-    for (size_t i = skip; i < value->bytes; i++) {
+    CLEAT_ASSERT(text != NULL && value != NULL && number != NULL);
+    *number = 0;
+    for (size_t i = 0; i < value->bytes; i++) {
         uint32_t digit = (uint32_t)(text[value->offset + i] - '0');
 
         if (value->type != CLEAT_JSON_NUMBER || digit > 9) {
@@ -612,37 +585,34 @@ static enum cleat_status integer(const char *text,
         sum = sum * 10 + digit;
         overflows |= sum < digit;
     }
-    if (overflows || sum > max) {
+    if (overflows) {
         return refuse(error, CLEAT_LIMIT, value->offset,
                       CLEAT_TEXT("json: the number is too large"));
     }
     *number = sum;
+    CLEAT_ASSERT(value->bytes <= 20);
     return CLEAT_OK;
-}
-
-enum cleat_status cleat_json_u64(const char *text,
-                                 const struct cleat_json_value *value,
-                                 uint64_t *number, struct cleat_error *error)
-{
-    CLEAT_ASSERT(value != NULL && number != NULL);
-    CLEAT_ASSERT(value->bytes >= 1);
-    *number = 0;
-    return integer(text, value, 0, UINT64_MAX, number, error);
 }
 
 enum cleat_status cleat_json_i64(const char *text,
                                  const struct cleat_json_value *value,
                                  int64_t *number, struct cleat_error *error)
 {
-    size_t minus;
-    uint64_t size = 0;
+    struct cleat_json_value digits = *value;
+    size_t minus = text[value->offset] == '-' ? 1 : 0;
+    uint64_t size;
     enum cleat_status status;
 
-    CLEAT_ASSERT(value != NULL && number != NULL);
+    CLEAT_ASSERT(number != NULL);
     CLEAT_ASSERT(value->bytes >= 1);
-    minus = text[value->offset] == '-' ? 1 : 0;
-    status = integer(text, value, minus, (uint64_t)INT64_MAX + minus, &size,
-                     error);
+    *number = 0;
+    digits.offset += minus;
+    digits.bytes -= minus;
+    status = cleat_json_u64(text, &digits, &size, error);
+    if (size > (uint64_t)INT64_MAX + minus) {
+        return refuse(error, CLEAT_LIMIT, digits.offset,
+                      CLEAT_TEXT("json: the number is too large"));
+    }
     /* Two steps, because -INT64_MIN is no int64_t. */
     *number = minus && size > 0 ? -(int64_t)(size - 1) - 1 : (int64_t)size;
     return status;
@@ -677,7 +647,7 @@ static bool same_key(const char *text, size_t a, size_t b, size_t end)
         c = next_byte(&in_a);
         if (c != next_byte(&in_b)) { return false; }
     } while (c != NO_BYTE);
-    CLEAT_ASSERT(in_a.pos <= in_a.end && in_b.pos <= in_b.end);
+    CLEAT_ASSERT(in_a.pending == 0 && in_b.pending == 0);
     return true;
 }
 
@@ -721,23 +691,20 @@ enum cleat_status cleat_json_unique_keys(const char *text,
                       CLEAT_TEXT("json: the text is too long"));
     }
     if (object->type != CLEAT_JSON_OBJECT) { return CLEAT_OK; }
-    cleat_json_open(text, object, &cursor);
-    while (cleat_json_next_member(text, &cursor, &key, &value)) { members++; }
-    if (members >= count) {
-        return refuse(error, CLEAT_TOO_SMALL, (size_t)members + 1,
-                      CLEAT_TEXT("json: more members than scratch words"));
-    }
     memset(scratch, 0, count * sizeof *scratch);
-    members = 0;
     cleat_json_open(text, object, &cursor);
-    while (cleat_json_next_member(text, &cursor, &key, &value)) {
-        if (key.type == CLEAT_JSON_STRING &&
+    for (; cleat_json_next_member(text, &cursor, &key, &value); members++) {
+        /* Where the words run out, the rest is only counted. */
+        if (members + 1 < count &&
             !insert_key(text, key.offset, end, scratch, count)) {
             return cleat_error_set(
                 error, CLEAT_EXISTS, members, key.offset,
                 CLEAT_TEXT("json: the key is there already"));
         }
-        members++;
+    }
+    if (members >= count) {
+        return refuse(error, CLEAT_TOO_SMALL, (size_t)members + 1,
+                      CLEAT_TEXT("json: more members than scratch words"));
     }
     return CLEAT_OK;
 }

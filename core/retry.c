@@ -20,11 +20,13 @@ enum {
 /* The two halves of a jitter's value. */
 static uint32_t certain_of(uint32_t jitter)
 {
+    CLEAT_ASSERT((CLEAT_RETRY_JITTER_FLAGS & CERTAIN_MAX) == 0);
     return jitter & UINT16_MAX & ~(uint32_t)CLEAT_RETRY_JITTER_FLAGS;
 }
 
 static uint32_t spread_of(uint32_t jitter)
 {
+    CLEAT_ASSERT(jitter >> 16 <= UINT16_MAX);
     return jitter >> 16;
 }
 
@@ -50,6 +52,8 @@ cleat_retry_policy_check(const struct cleat_retry_policy *policy)
 /* Zero is the default. CLEAT_NONE stays what it is: as a time, never. */
 SHARED uint64_t resolved(uint64_t value, uint32_t standard_ms)
 {
+    CLEAT_ASSERT(standard_ms > 0);
+    CLEAT_ASSERT(standard_ms * CLEAT_NS_PER_MS < CLEAT_NONE);
     return value != 0 ? value : standard_ms * CLEAT_NS_PER_MS;
 }
 
@@ -57,23 +61,34 @@ SHARED uint64_t resolved(uint64_t value, uint32_t standard_ms)
 SHARED uint64_t or_nothing(uint64_t value, uint32_t standard_ms)
 {
     value = resolved(value, standard_ms);
+    CLEAT_ASSERT(value > 0);
     return value == CLEAT_NONE ? 0 : value;
 }
 
 SHARED uint64_t least(uint64_t a, uint64_t b)
 {
-    return a < b ? a : b;
+    uint64_t smaller = a < b ? a : b;
+
+    CLEAT_ASSERT(smaller <= a && smaller <= b);
+    CLEAT_ASSERT(smaller == a || smaller == b);
+    return smaller;
 }
 
 SHARED uint64_t sum(uint64_t a, uint64_t b)
 {
     /* cleat_time_add, smaller. */
-    return a + b < a ? UINT64_MAX : a + b;
+    uint64_t both = a + b < a ? UINT64_MAX : a + b;
+
+    CLEAT_ASSERT(both == cleat_time_add(a, b));
+    CLEAT_ASSERT(both >= a && both >= b);
+    return both;
 }
 
 /* `start` and a duration of a policy. */
 SHARED uint64_t later(uint64_t start, uint64_t value, uint32_t standard_ms)
 {
+    CLEAT_ASSERT(standard_ms > 0);
+    CLEAT_ASSERT(sum(start, 0) == start);
     return sum(start, resolved(value, standard_ms));
 }
 
@@ -81,6 +96,7 @@ SHARED uint64_t later(uint64_t start, uint64_t value, uint32_t standard_ms)
  * division is a library call where registers have 32 bits. */
 SHARED uint64_t scaled(uint64_t x, uint32_t thousandths)
 {
+    const uint64_t whole = x;
     uint32_t rest = 0;
     uint64_t low;
     uint64_t high;
@@ -94,7 +110,11 @@ SHARED uint64_t scaled(uint64_t x, uint32_t thousandths)
     CLEAT_ASSERT(rest < 1000);
     low = (x & UINT32_MAX) * thousandths + rest * thousandths / 1000;
     high = (x >> 32) * thousandths + (low >> 32);
-    return high > UINT32_MAX ? UINT64_MAX : high << 32 | (low & UINT32_MAX);
+    x = high > UINT32_MAX ? UINT64_MAX : high << 32 | (low & UINT32_MAX);
+    CLEAT_ASSERT(thousandths < 1000 || x >= whole);
+    CLEAT_ASSERT(thousandths > 1000 || x <= whole);
+    (void)whole;
+    return x;
 }
 
 /* U(0, width): width · fraction / 2^32. */
@@ -102,7 +122,10 @@ SHARED uint64_t drawn(uint64_t width, uint32_t fraction)
 {
     uint64_t low = (width & UINT32_MAX) * fraction >> 32;
 
-    return (width >> 32) * fraction + low;
+    low += (width >> 32) * fraction;
+    CLEAT_ASSERT(low < width || width == 0);
+    CLEAT_ASSERT(fraction > 0 || low == 0);
+    return low;
 }
 
 /* The delay d with its jitter. */
@@ -165,7 +188,7 @@ uint64_t cleat_retry_attempt_deadline(const struct cleat_retry_slot *slot,
                                       uint64_t start_ns)
 {
     CLEAT_ASSERT(slot != NULL && policy != NULL);
-    CLEAT_ASSERT(slot->attempts > 0);
+    CLEAT_ASSERT(slot->deadline_ns > 0);
     return least(slot->deadline_ns,
                  later(start_ns, policy->attempt_timeout_ns, 60000));
 }
@@ -262,6 +285,7 @@ enum cleat_status cleat_retry_failed(struct cleat_retry_slot *slot,
     if (decided == CLEAT_OK) {
         slot->attempts++;
         *wait_until_ns = until_ns;
+        CLEAT_ASSERT(until_ns < slot->deadline_ns);
     } else {
         slot->attempts = 0;
     }
@@ -282,5 +306,6 @@ enum cleat_status cleat_retry_succeeded(struct cleat_retry_slot *slot,
     back = slot->taken != 0 ? slot->taken : budget->gain;
     room = budget->tokens_max - budget->tokens;
     budget->tokens += back < room ? back : room;
+    CLEAT_ASSERT(budget->tokens <= budget->tokens_max);
     return CLEAT_OK;
 }

@@ -36,7 +36,7 @@
 
 /* How long a request thread has nothing to do. Engines that share a few cores
  * must leave some of them to the update. */
-#define IDLE_NS 700000
+#define IDLE_NS 1000000
 
 /* How often the coordinator is told what has been served. */
 #define STATS_NS (25 * CLEAT_NS_PER_MS)

@@ -27,7 +27,8 @@ static const char usage[] =
 #define LAYERS_MAX 126u
 #define TENSORS_A_LAYER 9u
 #define TENSORS_MAX (LAYERS_MAX * TENSORS_A_LAYER + 3u)
-#define NAME_BYTES_MAX 64u
+#define NAME_BYTES_MAX 96u
+#define PREFIX_BYTES_MAX 32u
 
 /* The sizes that a model's table follows from. Keys and values have a quarter
  * of the heads (grouped-query attention). */
@@ -145,13 +146,13 @@ static void add_tensor(struct generator *generator, uint64_t rows,
     generator->count++;
 }
 
-static void add_layer(struct generator *generator, uint64_t layer)
+static void add_layer(struct generator *generator, uint32_t layer)
 {
     uint64_t hidden = generator->model.hidden;
     uint64_t intermediate = generator->model.intermediate;
-    char prefix[NAME_BYTES_MAX];
+    char prefix[PREFIX_BYTES_MAX];
 
-    snprintf(prefix, sizeof prefix, "model.layers.%" PRIu64 ".", layer);
+    snprintf(prefix, sizeof prefix, "model.layers.%" PRIu32 ".", layer);
     add_tensor(generator, hidden, 0, prefix, "input_layernorm");
     add_tensor(generator, hidden, hidden, prefix, "self_attn.q_proj");
     add_tensor(generator, hidden / 4, hidden, prefix, "self_attn.k_proj");
@@ -169,7 +170,7 @@ static void make_table(struct generator *generator)
 
     add_tensor(generator, model->vocabulary, model->hidden, "model.",
                "embed_tokens");
-    for (uint64_t i = 0; i < model->layers; i++) { add_layer(generator, i); }
+    for (uint32_t i = 0; i < model->layers; i++) { add_layer(generator, i); }
     add_tensor(generator, model->hidden, 0, "model.", "norm");
     add_tensor(generator, model->vocabulary, model->hidden, "", "lm_head");
 }
@@ -446,17 +447,26 @@ static int show(int argc, char **argv)
     return result;
 }
 
+/* Whether an argument asks for help. */
+static bool wants_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0) { return true; }
+    }
+    return false;
+}
+
 int cleat_tool_weights(int argc, char **argv)
 {
+    if (wants_help(argc, argv)) {
+        fputs(usage, stdout);
+        return 0;
+    }
     if (argc >= 2 && strcmp(argv[1], "make") == 0) {
         return make(argc - 1, argv + 1);
     }
     if (argc >= 2 && strcmp(argv[1], "show") == 0) {
         return show(argc - 1, argv + 1);
-    }
-    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
-        fputs(usage, stdout);
-        return 0;
     }
     return options_fail("cleat weights", "%s: expected make or show",
                         argc >= 2 ? argv[1] : "nothing");

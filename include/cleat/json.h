@@ -138,7 +138,8 @@ enum cleat_status cleat_json_string(const char *text,
 
 /* A number that is written in plain digits: no sign, fraction or exponent.
  * Returns CLEAT_OK; CLEAT_MALFORMED for anything else; CLEAT_LIMIT when it
- * does not fit. error->offset is the value's. On error *number is 0. */
+ * does not fit. error->offset is where its digits begin. On error *number is
+ * 0. */
 enum cleat_status cleat_json_u64(const char *text,
                                  const struct cleat_json_value *value,
                                  uint64_t *number, struct cleat_error *error);
@@ -156,7 +157,9 @@ enum cleat_status cleat_json_i64(const char *text,
  *                   cost scratch_count² comparisons.
  * Returns CLEAT_OK; CLEAT_EXISTS with the second key's place in error->offset
  * and its number (from 0) in error->index; CLEAT_TOO_SMALL with the words
- * needed in error->offset; CLEAT_LIMIT for a text that goes beyond 4 GiB. */
+ * needed in error->offset, unless a duplicate was found before they ran out;
+ * CLEAT_LIMIT for an object that goes beyond 4 GiB. Anything but an object has
+ * no keys: CLEAT_OK. */
 enum cleat_status cleat_json_unique_keys(const char *text,
                                          const struct cleat_json_value *object,
                                          uint32_t *scratch,

@@ -157,8 +157,8 @@ enum cleat_status cleat_linux_workers_init(
  *    its channel ended first, and after what it said before. When it was being
  *    expelled, the answer to that comes first.
  *  - An expelled child and its process group are killed; the answer comes when
- *    the child is reaped and its group is empty, or CLEAT_PEER_UNFENCED after
- *    reap_ns. What left the group (setsid) is not followed. An expelled
+ *    the child is reaped, or CLEAT_PEER_UNFENCED after reap_ns. What has left
+ *    the group by itself (setsid) is not followed. An expelled
  *    worker that is not our child loses its channel at once, and the answer
  *    comes when its last lease has run out; it holds none when it was never
  *    granted one.

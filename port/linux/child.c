@@ -179,8 +179,3 @@ bool cleat_child_await(struct cleat_child *child, uint64_t deadline_ns)
     }
     return true;
 }
-
-bool cleat_child_group_is_empty(const struct cleat_child *child)
-{
-    return child->pid <= 0 || (kill(-child->pid, 0) != 0 && errno == ESRCH);
-}

@@ -52,7 +52,4 @@ bool cleat_child_reap(struct cleat_child *child);
 /* Waits until it has ended or the deadline. True when it is reaped now. */
 bool cleat_child_await(struct cleat_child *child, uint64_t deadline_ns);
 
-/* Nobody is left in the group of a reaped child. */
-bool cleat_child_group_is_empty(const struct cleat_child *child);
-
 #endif

@@ -238,8 +238,10 @@ static enum cleat_status decode_into(const uint8_t *bytes, size_t bytes_count,
 
     if (bytes_count > CLEAT_CONTROL_BYTES_MAX) { return CLEAT_LIMIT; }
     if (bytes_count < CLEAT_CONTROL_HEADER_BYTES) { return CLEAT_SHORT; }
+    struct cursor digest = {.read = bytes, .at = CRC_AT, .end = bytes_count};
+    walk_u32(&digest, &crc);
     walk_header(&cursor, frame, &version, &length);
-    walk_u32(&cursor, &crc);
+    cursor.at = CLEAT_CONTROL_HEADER_BYTES;
     if (digest_of(bytes, bytes_count) != crc) {
         return length > bytes_count - CLEAT_CONTROL_HEADER_BYTES
                    ? CLEAT_SHORT

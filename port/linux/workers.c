@@ -441,6 +441,8 @@ static void keep_ticket(struct cleat_linux_workers *workers,
     memset(packet->fds, 0xFF, sizeof packet->fds); /* -1 */
 }
 
+static bool post_all(const struct cleat_linux_workers *workers, uint32_t index);
+
 static void hear_answer(struct cleat_linux_workers *workers,
                         struct member *member,
                         struct cleat_channel_packet *packet)
@@ -457,6 +459,11 @@ static void hear_answer(struct cleat_linux_workers *workers,
         answer->sync.status == CLEAT_OK && !member->expelling) {
         cleat_lease_committed(&member->lease, answer->sync.term,
                               answer->sync.epoch);
+    }
+    /* One that came in the same turn goes first; it is overtaken only where the
+     * mailbox has no room for it. */
+    if (member->post_answer) {
+        (void)post_all(workers, index_of(workers, member));
     }
     if (member->post_answer) { member->answers_dropped++; }
     member->answer = *answer;
@@ -579,16 +586,13 @@ static uint64_t look_at_expelled(struct member *member, uint64_t now_ns)
         end_expel(member, CLEAT_OK);
         return CLEAT_NEVER;
     }
-    if (member->child.reaped && cleat_child_group_is_empty(&member->child)) {
+    if (member->child.reaped) {
         end_expel(member, CLEAT_OK);
         return CLEAT_NEVER;
     }
-    if (now_ns >= member->expel_until_ns) {
-        end_expel(member, CLEAT_PEER_UNFENCED);
-        return CLEAT_NEVER;
-    }
-    return member->child.reaped ? cleat_time_add(now_ns, LOOK_NS)
-                                : member->expel_until_ns;
+    if (now_ns < member->expel_until_ns) { return member->expel_until_ns; }
+    end_expel(member, CLEAT_PEER_UNFENCED);
+    return CLEAT_NEVER;
 }
 
 /* ---- posting

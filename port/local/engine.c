@@ -266,6 +266,7 @@ enum cleat_status cleat_local_engine_open(
     struct cleat_local_engine **out, struct cleat_error *error)
 {
     struct cleat_tensor_source table = cleat_tensor_sink_source(&config->live);
+    struct cleat_memory_receiver_config memory = {0};
     struct cleat_worker_config worker;
     struct cleat_arena arena;
     struct parts parts;
@@ -285,7 +286,7 @@ enum cleat_status cleat_local_engine_open(
                         local_bucket_bytes(&config->transfer), error);
     if (status != CLEAT_OK) { return status; }
     status = cleat_memory_receiver_open(parts.receiver,
-                                        CLEAT_MEMORY_RECEIVER_BYTES, NULL,
+                                        CLEAT_MEMORY_RECEIVER_BYTES, &memory,
                                         &engine->transport, error);
     if (status != CLEAT_OK) { return status; }
     worker = worker_config(engine);

@@ -36,7 +36,7 @@ struct cleat_bringup {
     uint64_t run; /* what belongs to an earlier one is dropped */
     uint64_t random;
     bool running;
-    bool stopping;
+    bool more; /* waits that are due were left to the next dispatch */
 };
 
 #define BRINGUP_BYTES CLEAT_ALIGN_UP(sizeof(struct cleat_bringup))
@@ -187,14 +187,15 @@ static bool bringup_dispatch(void *self, uint64_t now_ns)
 {
     struct cleat_bringup *bringup = self;
     struct cleat_gather_command command;
+    uint32_t left = bringup->config.handles_count;
 
     (void)cleat_gather_tick(bringup->machine, now_ns, draw(bringup));
-    if (bringup->stopping) {
-        bringup->stopping = false;
-        (void)cleat_gather_cancel(bringup->machine, now_ns);
-    }
-    while (cleat_gather_next(bringup->machine, &command)) {
-        begin_wait(bringup, now_ns, &command);
+    /* A wait that finds no room may be due again at once, by a policy without
+     * backoff; and room comes only when the lock is given. */
+    bringup->more = true;
+    while (bringup->more && left-- > 0) {
+        bringup->more = cleat_gather_next(bringup->machine, &command);
+        if (bringup->more) { begin_wait(bringup, now_ns, &command); }
     }
     return cleat_gather_status(bringup->machine, NULL) == CLEAT_PENDING;
 }
@@ -203,7 +204,7 @@ static uint64_t bringup_deadline(void *self)
 {
     const struct cleat_bringup *bringup = self;
 
-    return cleat_gather_deadline(bringup->machine);
+    return bringup->more ? 0 : cleat_gather_deadline(bringup->machine);
 }
 
 static void bringup_feed(void *self, uint64_t now_ns,
@@ -228,6 +229,7 @@ static enum cleat_status begin_run(struct cleat_bringup *bringup,
                                    const uint64_t *handles)
 {
     uint32_t count = bringup->config.handles_count;
+    enum cleat_status status;
 
     if (bringup->running) { return CLEAT_STATE; }
     for (uint32_t i = 0; i < count; i++) {
@@ -237,11 +239,11 @@ static enum cleat_status begin_run(struct cleat_bringup *bringup,
         bringup->handles[i] = (struct handle){.value = handles[i]};
     }
     bringup->run++;
-    bringup->running = true;
-    bringup->stopping = false;
-    return cleat_gather_begin(bringup->machine_block, CLEAT_GATHER_BYTES(count),
-                              &bringup->config, drive_now_ns(&bringup->ports),
-                              &bringup->machine, NULL);
+    status = cleat_gather_begin(
+        bringup->machine_block, CLEAT_GATHER_BYTES(count), &bringup->config,
+        drive_now_ns(&bringup->ports), &bringup->machine, NULL);
+    bringup->running = status == CLEAT_OK;
+    return status;
 }
 
 static enum cleat_status end_run(struct cleat_bringup *bringup,
@@ -294,11 +296,13 @@ enum cleat_status cleat_bringup_run(struct cleat_bringup *bringup,
 enum cleat_status cleat_bringup_stop(struct cleat_bringup *bringup)
 {
     const struct cleat_threads *threads = &bringup->ports.threads;
-    enum cleat_status status;
+    enum cleat_status status = CLEAT_STATE;
 
     threads->lock(threads->context);
-    status = bringup->running ? CLEAT_OK : CLEAT_STATE;
-    if (status == CLEAT_OK) { bringup->stopping = true; }
+    if (bringup->running) {
+        status = cleat_gather_cancel(bringup->machine,
+                                     drive_now_ns(&bringup->ports));
+    }
     threads->unlock(threads->context);
     if (status == CLEAT_OK) { drive_wake(&bringup->ports); }
     return status;

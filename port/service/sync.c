@@ -22,7 +22,6 @@ struct cleat_sync_service {
     enum cleat_sync_step step_told;
     uint32_t attempt_told;
     bool running;
-    bool stopping;
 };
 
 /* The three parts of the block, each at a multiple of CLEAT_ALIGN. */
@@ -124,10 +123,6 @@ static bool sync_dispatch(void *self, uint64_t now_ns)
     struct cleat_sync_command command;
 
     (void)cleat_sync_tick(service->machine, now_ns);
-    if (service->stopping) {
-        service->stopping = false;
-        (void)cleat_sync_cancel(service->machine, now_ns);
-    }
     while (cleat_sync_next(service->machine, &command) == CLEAT_OK) {
         struct cleat_event event;
         enum cleat_status status;
@@ -306,7 +301,6 @@ enum cleat_status cleat_sync_run(struct cleat_sync_service *service,
         started_ns = drive_now_ns(&service->ports);
         service->step_told = CLEAT_SYNC_STEPS;
         service->attempt_told = 0;
-        service->stopping = false;
         status = cleat_sync_begin(service->machine, started_ns, request);
         service->running = status == CLEAT_OK;
     }
@@ -335,11 +329,13 @@ enum cleat_status cleat_sync_stop(struct cleat_sync_service *service)
     const struct cleat_threads *threads = &service->ports.threads;
     enum cleat_status status = CLEAT_STATE;
 
+    /* Told to the machine here and now, so that what is answered is true: what
+     * comes next, be it the last answer that commit waits for, finds it
+     * cancelled. */
     threads->lock(threads->context);
-    if (service->running && !service->machine->committing &&
-        cleat_sync_outcome(service->machine) == CLEAT_SYNC_NOT_YET) {
-        service->stopping = true;
-        status = CLEAT_OK;
+    if (service->running) {
+        status = cleat_sync_cancel(service->machine,
+                                   drive_now_ns(&service->ports));
     }
     threads->unlock(threads->context);
     if (status == CLEAT_OK) { drive_wake(&service->ports); }

@@ -178,9 +178,7 @@ def write_bytes(rng, table):
         rng.shuffle(parts)
         members.append("%s:{%s}" % (quote(rng, name), ",".join(parts)))
         data += payload
-    # Tensors without bytes keep the header's order: leave them in theirs.
-    if all(row[3] for row in table):
-        rng.shuffle(members)
+    rng.shuffle(members)
     if rng.random() < 0.3:
         members.insert(0, '"__metadata__":{"format":"pt","x":"y\\u00e9"}')
     separator = rng.choice([",", ", ", " ,\n"])
@@ -279,12 +277,15 @@ def one_file(peer, folder, seed):
     with open(path, "wb") as out:
         out.write(file)
     got = peer.ask("open " + path)
-    check(got == table, seed, "%r is not %r" % (got, table))
+    # Tensors without bytes that share a place come in the header's order.
+    check(got == read_bytes(file), seed, "%r is not %r" % (got, table))
+    check([row for row in got if row[3]] == [row for row in table if row[3]],
+          seed, "another order")
     copy = os.path.join(folder, "copy")
     peer.ask("copy %s %s" % (path, copy))
     with open(copy, "rb") as written:
         raw = written.read()
-    check(read_bytes(raw) == table, seed, "the copy is another")
+    check(read_bytes(raw) == got, seed, "the copy is another")
     check(struct.unpack("<Q", raw[:8])[0] % 8 == 0, seed, "not padded")
     accepted = 0
     for _ in range(4):
@@ -323,7 +324,7 @@ def one_folder(peer, folder, seed):
 def main():
     program = sys.argv[1]
     first = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    cases = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
+    cases = int(sys.argv[3]) if len(sys.argv) > 3 else 400
     peer = Peer(program)
     accepted = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -41,6 +41,7 @@ struct bounds {
 /* One engine and the waits for it, as they are. */
 struct engine {
     uint64_t deadline_ns; /* of the present wait */
+    uint64_t rests_ns;    /* it is not waited for again before */
     uint32_t waits;       /* begun */
     uint32_t held_wait;   /* whose answer is on its way; 0: none */
     int16_t held;         /* that answer */
@@ -96,6 +97,20 @@ static uint64_t ends_ns(const struct world *w)
     return cleat_time_add(w->bounds->begins_ns, w->bounds->start_timeout_ns);
 }
 
+/* A wait has failed at `now_ns`: the oracle's backoff begins, where there is no
+ * chance in it. */
+static void wait_failed(struct world *w, struct engine *e, uint64_t now_ns)
+{
+    const struct cleat_retry_policy *policy = &w->bounds->policy;
+    uint64_t delay = policy->base_ns << e->failures;
+
+    if (delay > policy->max_ns) { delay = policy->max_ns; }
+    if (policy->jitter == CLEAT_RETRY_JITTER_FULL) { delay = 0; }
+    e->waited_for = 0;
+    e->failures++;
+    e->rests_ns = cleat_time_add(now_ns, delay);
+}
+
 /* Time goes on: waits whose deadline has come are given up. */
 static void moved_to(struct world *w, uint64_t now_ns)
 {
@@ -103,8 +118,7 @@ static void moved_to(struct world *w, uint64_t now_ns)
     for (uint32_t i = 0; i < w->bounds->handles; i++) {
         struct engine *e = &w->engines[i];
         if (e->waited_for != 0 && e->deadline_ns <= now_ns && e->told_ok == 0) {
-            e->waited_for = 0;
-            e->failures++;
+            wait_failed(w, e, now_ns);
         }
     }
 }
@@ -138,6 +152,8 @@ static void take_commands(struct choose *c, struct world *w)
                      "one wait a handle, numbered one after the other");
         choose_check(c, e->told_ok == 0,
                      "what is ready is not waited for again");
+        choose_check(c, w->now_ns >= e->rests_ns,
+                     "no wait begins before its backoff is over");
         choose_check(c, e->failures < w->bounds->policy.attempts_max,
                      "no more waits than attempts");
         choose_check(c,
@@ -242,8 +258,7 @@ static void deliver(struct choose *c, struct world *w, uint32_t i,
                      "a late error changes nothing");
         return;
     }
-    e->waited_for = 0;
-    e->failures++;
+    wait_failed(w, e, now);
     if (cleat_status_class(status) == CLEAT_CLASS_PERMANENT) {
         uint32_t whose = CLEAT_GATHER_NOBODY;
         choose_check(
@@ -309,12 +324,26 @@ static void pass_time(struct choose *c, struct world *w)
 
 static void cancel(struct choose *c, struct world *w)
 {
+    uint64_t now = w->now_ns;
+    enum cleat_status result;
+
+    if (choose(c, 2) == 1) { now = cleat_gather_deadline(machine(w)); }
+    moved_to(w, now);
     w->cancels_left--;
     w->cancelled = 1;
-    choose_note(c, "cancel");
-    choose_check(c, cleat_gather_cancel(machine(w), w->now_ns) == CLEAT_OK,
-                 "a cancel is taken");
-    choose_check(c, status_of(w) == CLEAT_CANCELLED, "a cancel ends it");
+    choose_note(c, "at %llu: cancel", (unsigned long long)now);
+    result = cleat_gather_cancel(machine(w), now);
+    choose_check(c, now < ends_ns(w) || result == CLEAT_STATE,
+                 "a cancel at the deadline is late");
+    if (result == CLEAT_STATE) {
+        choose_check(c,
+                     status_of(w) == CLEAT_DEADLINE ||
+                         status_of(w) == CLEAT_EXHAUSTED,
+                     "a deadline comes before a cancel");
+        return;
+    }
+    choose_check(c, result == CLEAT_OK && status_of(w) == CLEAT_CANCELLED,
+                 "a cancel ends it");
 }
 
 enum { ANSWER, HELD, TIME, CANCEL };
@@ -378,6 +407,7 @@ static unsigned char *put_engine(unsigned char *at, struct world *w, uint32_t i)
 
     at = choose_put_u8(at, handle->state);
     at = choose_put_time(at, handle->moment_ns, w->now_ns);
+    at = choose_put_time(at, e->rests_ns, w->now_ns);
     at = choose_put_u64(at, handle->slot.delay_ns);
     at = choose_put_u32(at, handle->slot.attempts);
     at = choose_put_u8(at, e->waited_for);
@@ -391,7 +421,7 @@ static unsigned char *put_engine(unsigned char *at, struct world *w, uint32_t i)
     return choose_put_u32(at, e->held_wait != 0 ? (uint32_t)e->held : 0);
 }
 
-enum { ENGINE_BYTES = 1 + 8 + 8 + 4 + 5 + 4 + 4 };
+enum { ENGINE_BYTES = 1 + 8 + 8 + 8 + 4 + 5 + 4 + 4 };
 
 /* The engines are alike: their parts are sorted. */
 static size_t project(const void *state, void *out)
@@ -424,7 +454,7 @@ static const struct bounds three_handles = {
     .start_timeout_ns = SECONDS(8),
     .begins_ns = SECONDS(5),
     .handles = 3,
-    .faults = 3,
+    .faults = 4,
     .cancels = 1};
 /* The delay drawn at its two ends: also no delay at all. */
 static const struct bounds with_jitter = {
@@ -453,7 +483,7 @@ static const struct bounds near_the_end = {
     }
 
 static const struct choose_test tests[] = {
-    TEST("gather-3-handles-3-faults", three_handles),
+    TEST("gather-3-handles-4-faults", three_handles),
     TEST("gather-2-handles-3-faults-jitter", with_jitter),
     TEST("gather-3-handles-near-the-end-of-time", near_the_end),
 };

@@ -131,7 +131,7 @@ static uint64_t small_size(void)
 
 static void covers_every_byte_once_and_no_bucket_overflows(void)
 {
-    uint64_t sizes[TENSORS_MAX];
+    uint64_t sizes[TENSORS_MAX] = {0};
     uint64_t block[TENSORS_MAX];
     struct cleat_plan plan;
     uint32_t count = (uint32_t)below(TENSORS_MAX + 1);
@@ -166,7 +166,7 @@ static void covers_every_byte_once_and_no_bucket_overflows(void)
 
 static void the_same_on_every_rank(void)
 {
-    uint64_t sizes[TENSORS_MAX];
+    uint64_t sizes[TENSORS_MAX] = {0};
     uint64_t block_a[TENSORS_MAX];
     uint64_t block_b[TENSORS_MAX];
     struct cleat_plan a;
@@ -258,7 +258,7 @@ static void no_overflow_at_any_size(void)
                                        UINT32_C(1) << 31,
                                        CLEAT_PLAN_BUCKET_BYTES_MAX,
                                        CLEAT_PLAN_BUCKET_BYTES_MAX - ALIGN};
-    uint64_t sizes[TENSORS_MAX];
+    uint64_t sizes[TENSORS_MAX] = {0};
     uint64_t block[TENSORS_MAX];
     wide starts[TENSORS_MAX];
     struct cleat_plan plan;

@@ -279,7 +279,8 @@ static void tensors_come_in_the_order_of_their_data(void **state)
         "\"BF16\"},"
         "\"none\":{\"dtype\":\"F64\",\"shape\":[3,0],\"data_offsets\":[4,4]},"
         "\"nil\":{\"dtype\":\"I8\",\"shape\":[0],\"data_offsets\":[4,4]},"
-        "\"one\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[4,6]}}  ";
+        "\"one\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[4,6]},"
+        "\"late\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[4,4]}}  ";
     struct cleat_safetensors file;
     struct cleat_tensor_source source;
     struct cleat_tensor tensor;
@@ -287,18 +288,19 @@ static void tensors_come_in_the_order_of_their_data(void **state)
     (void)state;
     assert_int_equal(open_text(&file, header, 8, NULL), CLEAT_OK);
     source = cleat_safetensors_source(&file);
-    assert_int_equal(source.count(source.context), 5);
+    assert_int_equal(source.count(source.context), 6);
     assert_int_equal(cleat_safetensors_shards(&file), 1);
     expect_tensor(&source, 0, "first", CLEAT_DTYPE_BF16, 4, 1);
     expect_tensor(&source, 1, "none", CLEAT_DTYPE_F64, 0, 0);
     expect_tensor(&source, 2, "nil", CLEAT_DTYPE_I8, 0, 0);
-    expect_tensor(&source, 3, "one", CLEAT_DTYPE_F16, 2, 5);
-    expect_tensor(&source, 4, "last", CLEAT_DTYPE_U8, 2, 7);
+    expect_tensor(&source, 3, "late", CLEAT_DTYPE_U8, 0, 0);
+    expect_tensor(&source, 4, "one", CLEAT_DTYPE_F16, 2, 5);
+    expect_tensor(&source, 5, "last", CLEAT_DTYPE_U8, 2, 7);
     assert_int_equal(source.describe(source.context, 0, &tensor), CLEAT_OK);
     assert_int_equal(tensor.rank, 2);
     assert_int_equal(tensor.shape[0], 2);
     assert_int_equal(tensor.shape[1], 1);
-    assert_int_equal(source.describe(source.context, 5, &tensor),
+    assert_int_equal(source.describe(source.context, 6, &tensor),
                      CLEAT_INVALID);
     cleat_safetensors_close(&file);
     cleat_safetensors_close(&file);
@@ -365,6 +367,18 @@ static void escaped_names_are_undone(void **state)
     cleat_safetensors_close(&file);
 }
 
+/* Whether a line is as expected. What the JSON reader says after "json: " is
+ * its own, and tested there. */
+static bool line_is(const char *line, const char *expected)
+{
+    size_t bytes = strlen(expected);
+
+    if (bytes > 6 && strcmp(expected + bytes - 6, "json: ") == 0) {
+        return strncmp(line, expected, bytes) == 0 && line[bytes] != '\0';
+    }
+    return strcmp(line, expected) == 0;
+}
+
 /* ---- bad files ------------------------------------------------------------
  */
 /* One tensor of one byte, and with it what a case is about. */
@@ -384,10 +398,9 @@ static const struct {
      "f: byte 8: expected '{', the header's start"},
     {"an empty header", "", 3, CLEAT_MALFORMED,
      "f: byte 8: expected '{', the header's start"},
-    {"JSON that ends", "{" A, 1, CLEAT_MALFORMED,
-     "f: byte 60: json: expected ',' or the end"},
+    {"JSON that ends", "{" A, 1, CLEAT_MALFORMED, "f: byte 60: json: "},
     {"garbage after the JSON", "{" A "}x", 1, CLEAT_MALFORMED,
-     "f: byte 61: json: it goes on"},
+     "f: byte 61: json: "},
     {"deeply nested", "{\"a\":{\"shape\":[[[[[[1]]]]]]}}", 0, CLEAT_LIMIT,
      "f: byte 23: nested too deeply; expected 3 levels at most"},
     {"metadata that is no object", "{\"__metadata__\":[]}", 0, CLEAT_MALFORMED,
@@ -430,7 +443,7 @@ static const struct {
     {"an exponent", WITH("\"shape\":[1e0]"), 1, CLEAT_MALFORMED,
      "f: byte 9: tensor 'a': shape: '1e0': expected plain digits, below 2^64"},
     {"a leading zero", WITH("\"shape\":[01]"), 1, CLEAT_MALFORMED,
-     "f: byte 24: json: expected ',' or the end"},
+     "f: byte 24: json: "},
     {"a dimension in quotes", WITH("\"shape\":[\"1\"]"), 1, CLEAT_MALFORMED,
      "f: byte 9: tensor 'a': shape: '\"1\"': expected plain digits, below "
      "2^64"},
@@ -455,6 +468,10 @@ static const struct {
      WITH("\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,23]"), 23,
      CLEAT_MALFORMED,
      "f: byte 9: tensor 'a': data_offsets: 23 bytes; dtype and shape need 24"},
+    {"more bytes than the shape has",
+     WITH("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,5]"), 5,
+     CLEAT_MALFORMED,
+     "f: byte 9: tensor 'a': data_offsets: 5 bytes; dtype and shape need 4"},
     {"a scalar of no bytes",
      WITH("\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,0]"), 0,
      CLEAT_MALFORMED,
@@ -510,7 +527,7 @@ static const struct {
      CLEAT_MALFORMED,
      "f: byte 9: tensor '\\ud83d': this cannot be a tensor's name"},
     {"a name that is not UTF-8", "{\"\xFF\":{}}", 0, CLEAT_MALFORMED,
-     "f: byte 10: json: bad UTF-8"},
+     "f: byte 10: json: "},
     {"a long name is shown in part",
      "{\"0123456789012345678901234567890123456789012\xC3\xA9\":1}", 0,
      CLEAT_MALFORMED,
@@ -529,7 +546,7 @@ static void each_bad_header_is_refused_in_one_clear_line(void **state)
 
         if (status != bad_headers[i].status ||
             error.status != bad_headers[i].status ||
-            strcmp(error.text, bad_headers[i].text) != 0) {
+            !line_is(error.text, bad_headers[i].text)) {
             print_error("%s: got %s: %s\n", bad_headers[i].name,
                         cleat_status_name(status),
                         status == CLEAT_OK ? "" : error.text);
@@ -678,7 +695,7 @@ static void expect_bad_path(const char *name, enum cleat_status status,
     assert_int_equal(open_path(&file, in_folder(name), &error), status);
     assert_int_equal(error.status, status);
     found = strstr(error.text, end);
-    if (found == NULL || strcmp(found, end) != 0) {
+    if (found == NULL || !line_is(found, end)) {
         print_error("expected: %s\n     got: %s\n", end, error.text);
         fail();
     }
@@ -747,8 +764,6 @@ static void a_folder_with_a_single_file_is_that_file(void **state)
 /* ---- shards ---------------------------------------------------------------
  */
 #define INDEX "model.safetensors.index.json"
-#define T(name, from, to) \
-    "\"" name "\":{\"dtype\":\"U8\",\"shape\":[" #to "-" #from "]}"
 
 static void write_text(const char *name, const char *text)
 {
@@ -814,9 +829,9 @@ static const struct {
     const char *end;
 } bad_indices[] = {
     {"no JSON", "{", CLEAT_MALFORMED,
-     "/model.safetensors.index.json: byte 1: json: expected a key"},
+     "/model.safetensors.index.json: byte 1: json: "},
     {"empty", "", CLEAT_MALFORMED,
-     "/model.safetensors.index.json: byte 0: json: expected a value"},
+     "/model.safetensors.index.json: byte 0: json: "},
     {"no object", "[]", CLEAT_MALFORMED,
      "byte 0: expected an object with an object 'weight_map'"},
     {"no map", "{\"metadata\":{}}", CLEAT_MALFORMED,
@@ -916,7 +931,6 @@ static void a_link_in_the_folder_and_the_hub_s_cache_are_followed(void **state)
     assert_int_equal(mkdir(in_folder("blobs"), 0700), 0);
     assert_int_equal(mkdir(in_folder("snapshots"), 0700), 0);
     assert_int_equal(mkdir(in_folder("snapshots/r"), 0700), 0);
-    assert_int_equal(system(strcat(strcpy(path, "cd "), folder)), 0);
     {
         char command[512];
 
@@ -1115,8 +1129,6 @@ static void what_cannot_be_written_leaves_nothing(void **state)
                        "/new/: not the name of a file");
     memset(name, 'n', sizeof name);
     name[sizeof name - 1] = '\0';
-    /* Found out only by the rename, when everything is written. */
-    snprintf(path, sizeof path, "%s", folder);
     {
         char longer[512];
         struct cleat_memory_tensors tensors;

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+# Cleat: every fault at every step, through real processes.
+# SPDX-License-Identifier: Apache-2.0
+"""usage: matrix.py --cleat PATH [--quick] [--shard I/N] [--jobs N]
+                    [--only TEXT] [--scale X]
+
+Each cell is one `cleat sync` with one fault. Its exit code, its report and what
+it leaves behind are compared with rules.py.
+"""
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+
+import harness
+import rules
+from harness import Failure, expect
+
+KINDS = ("kill", "stop", "stop=300", "error", "permanent", "lost-answer")
+OTHER_KINDS = ("slow=300", "late", "duplicate", "corrupt")
+VICTIM = 1  # of replicas 0, 1, 2
+
+
+class Cell:
+    def __init__(self, step, who, kind, mode, code=None, options=()):
+        self.step, self.who, self.kind, self.mode = step, who, kind, mode
+        self.ruled = code is None
+        self.code = rules.expected(step, who, kind, mode) if self.ruled else code
+        self.options = options
+
+    def spec(self):
+        who = "trainer" if self.who == "trainer" else str(VICTIM)
+        return f"{self.step}:{who}:{self.kind}"
+
+    def __str__(self):
+        return " ".join((self.spec(), self.mode, *self.options))
+
+
+def all_cells():
+    cells = []
+    for mode in rules.MODES:
+        for who in ("trainer", "replica"):
+            for step in rules.STEPS:
+                if not rules.has_command(step, who):
+                    continue
+                cells += [Cell(step, who, kind, mode)
+                          for kind in KINDS + OTHER_KINDS]
+    for kind in rules.LONG:
+        for step in ("prepare", "group", "send@5", "pause", "commit"):
+            cells.append(Cell(step, "replica", kind, "staged"))
+    # The only attempt fails while others have applied a part of it.
+    cells.append(Cell("send@5", "replica", "kill", "staged",
+                      rules.ROLLED_BACK, ("--attempts-max", "1")))
+    cells.append(Cell("send@5", "replica", "kill", "in-place",
+                      rules.RESTART, ("--attempts-max", "1")))
+    # Nothing was applied: the digest was wrong in the first bucket.
+    cells.append(Cell("send@1", "trainer", "corrupt", "in-place",
+                      rules.ROLLED_BACK, ("--attempts-max", "1")))
+    # Too few are left.
+    cells.append(Cell("resume", "replica", "kill", "staged",
+                      rules.RESTART, ("--replicas-min", "3")))
+    cells.append(Cell("pause", "replica", "kill", "staged",
+                      rules.RESTART, ("--replicas-min", "3")))
+    return cells
+
+
+QUICK = {"start:trainer:kill staged", "start:1:lost-answer staged",
+         "pause:1:stop staged", "prepare:trainer:kill staged",
+         "send@5:1:kill staged", "send@5:1:corrupt in-place",
+         "send@5:trainer:kill in-place", "send:1:error in-place",
+         "commit:1:kill staged", "finalize:trainer:stop staged",
+         "restore:1:permanent in-place", "resume:1:stop=300 staged"}
+
+
+def check_victim(cell, report):
+    replicas = report["replicas"]
+    if cell.code == rules.DEGRADED:
+        state = rules.victim_state(cell.step, cell.who, cell.kind)
+        others = [r["state"] for r in replicas if r["id"] != VICTIM]
+        expect(replicas[VICTIM]["state"] == state, "expected", state, "of",
+               replicas[VICTIM])
+        expect(set(others) == {"serving"}, replicas)
+
+
+def check_errors(cell, report):
+    who = "trainer" if cell.who == "trainer" else f"replica {VICTIM}"
+    step = cell.step.split("@")[0]
+    if cell.code == rules.COMMITTED and cell.step != "finalize":
+        return
+    if cell.kind in rules.LASTING:
+        expect(any(e["who"] == who for e in report["errors"]),
+               f"no error of {who}:", report["errors"])
+    if cell.step == "finalize" and cell.kind in rules.LASTING:
+        expect(any(e["who"] == who and e["step"] == step
+                   for e in report["errors"]), report["errors"])
+
+
+def check_attempts(cell, report):
+    if not cell.ruled or cell.code != rules.COMMITTED or cell.step == "start":
+        return
+    again = cell.step in rules.ATTEMPT_STEPS and (
+        cell.kind in ("error", "lost-answer", "late", "corrupt")
+        or cell.kind in rules.LONG)
+    expect(report["attempts"] == (2 if again else 1), "attempts:",
+           report["attempts"], report["errors"])
+
+
+class Runner:
+    def __init__(self, cleat, weights, scale):
+        self.cleat, self.weights, self.scale = cleat, weights, scale
+
+    def options(self, cell):
+        start = 3 if cell.step == "start" else 60
+        return ("--replicas", "3", "--bucket-mib", "1",
+                "--mode", cell.mode, "--step-timeout-s", str(self.scale),
+                "--start-timeout-s", str(start * self.scale),
+                "--orphan-timeout-s", "2", "--fault", cell.spec(),
+                *cell.options)
+
+    def __call__(self, cell):
+        version = {rules.COMMITTED: 1, rules.DEGRADED: 1,
+                   rules.ROLLED_BACK: 0}.get(cell.code)
+        with harness.Job(self.cleat, self.weights, *self.options(cell)) as job:
+            code = job.wait()
+            expect(code == cell.code, "exit", code, "expected", cell.code,
+                   job.out, job.lines)
+            report = job.report()
+            harness.check_schema(report, 3)
+            harness.check_outcome(report, code, version=version)
+            check_victim(cell, report)
+            check_errors(cell, report)
+            check_attempts(cell, report)
+            job.expect_nothing_left()
+        return report["outcome"]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cleat", required=True)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--shard", default="1/1")
+    parser.add_argument("--jobs", type=int, default=4)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0)
+    arguments = parser.parse_args()
+    index, count = (int(part) for part in arguments.shard.split("/"))
+    cells = all_cells()
+    if arguments.quick:
+        cells = [cell for cell in cells if str(cell) in QUICK]
+        assert len(cells) == len(QUICK), [str(cell) for cell in cells]
+    cells = [cell for cell in cells if arguments.only in str(cell)]
+    cells = cells[index - 1::count] * arguments.repeat
+    folder = tempfile.mkdtemp(prefix="cleat-test-")
+    try:
+        weights = harness.make_weights(arguments.cleat, folder)
+        runner = Runner(os.path.abspath(arguments.cleat), weights,
+                        arguments.scale)
+        return 1 if harness.run_all(cells, runner, arguments.jobs) else 0
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

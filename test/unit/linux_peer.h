@@ -1,0 +1,131 @@
+/* Cleat: the other end of a control channel, by hand. SPDX-License-Identifier:
+ * Apache-2.0
+ *
+ * For tests of one side against frames that the test itself sends and reads.
+ * Nothing here waits longer than the watchdog, which fails the test. */
+#ifndef CLEAT_TEST_LINUX_PEER_H
+#define CLEAT_TEST_LINUX_PEER_H
+
+#include <dirent.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "port/linux/channel.h"
+
+#define WATCHDOG_NS (60 * CLEAT_NS_PER_S)
+
+static inline uint64_t peer_now_ns(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * CLEAT_NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+/* Two connected ends, as a coordinator makes them. */
+static inline void peer_pair(int pair[2])
+{
+    assert_int_equal(
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+}
+
+/* Open descriptors of this process, for a comparison of before and after. */
+static inline int peer_count_fds(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    int count = 0;
+
+    assert_non_null(folder);
+    while (readdir(folder) != NULL) { count++; }
+    (void)closedir(folder);
+    return count;
+}
+
+static inline int peer_count_threads(void)
+{
+    DIR *folder = opendir("/proc/self/task");
+    int count = 0;
+
+    assert_non_null(folder);
+    while (readdir(folder) != NULL) { count++; }
+    (void)closedir(folder);
+    return count;
+}
+
+/* The next packet of any kind; false when there is none now and `wait` is
+ * false, or at the end of the channel (then *ended). */
+static inline bool peer_next(int fd, bool wait,
+                             struct cleat_channel_packet *packet, bool *ended)
+{
+    uint64_t watchdog_ns = peer_now_ns() + WATCHDOG_NS;
+
+    *ended = false;
+    for (;;) {
+        enum cleat_status status = cleat_channel_receive(fd, packet);
+        if (status == CLEAT_OK) { return true; }
+        if (status == CLEAT_PEER_LOST) {
+            *ended = true;
+            return false;
+        }
+        if (status == CLEAT_PENDING && !wait) { return false; }
+        struct pollfd readable = {.fd = fd, .events = POLLIN};
+        (void)poll(&readable, 1, 1000);
+        if (peer_now_ns() > watchdog_ns) { fail_msg("no frame came"); }
+    }
+}
+
+/* The next packet of one kind; others are thrown away. */
+static inline struct cleat_channel_packet
+peer_expect(int fd, enum cleat_control_kind kind)
+{
+    struct cleat_channel_packet packet;
+    bool ended = false;
+
+    for (;;) {
+        if (!peer_next(fd, true, &packet, &ended)) {
+            fail_msg("the channel ended while a frame was waited for");
+        }
+        if (packet.frame.kind == kind) { return packet; }
+        cleat_channel_packet_close(&packet);
+    }
+}
+
+/* Is one of that kind there now? Others are thrown away. */
+static inline bool peer_has(int fd, enum cleat_control_kind kind)
+{
+    struct cleat_channel_packet packet;
+    bool ended = false;
+
+    while (peer_next(fd, false, &packet, &ended)) {
+        cleat_channel_packet_close(&packet);
+        if (packet.frame.kind == kind) { return true; }
+    }
+    return false;
+}
+
+static inline void peer_send(int fd, const struct cleat_control_frame *frame)
+{
+    assert_int_equal(cleat_channel_send(fd, frame, NULL), CLEAT_OK);
+}
+
+/* A block for an object, zeroed, aligned as the port wants it. */
+static inline void *peer_block(size_t bytes)
+{
+    void *block = NULL;
+
+    assert_int_equal(posix_memalign(&block, 64, bytes), 0);
+    memset(block, 0, bytes);
+    return block;
+}
+
+#endif

@@ -1,0 +1,49 @@
+/* Cleat: the `cleat` command. SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include "engine.h"
+#include "options.h"
+#include "sync.h"
+#include "trainer.h"
+#include "weights.h"
+
+static const char usage[] =
+    "usage: cleat COMMAND [OPTION]...   (cleat COMMAND --help)\n"
+    "\n"
+    "  weights make   makes a checkpoint file\n"
+    "  weights show   lists a checkpoint's tensors\n"
+    "  sync           takes a checkpoint to every engine\n"
+    "  engine         an engine; cleat sync starts them\n"
+    "  trainer        a trainer; cleat sync starts it\n";
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"weights", cleat_tool_weights},
+    {"sync", cleat_tool_sync},
+    {"engine", cleat_tool_engine},
+    {"trainer", cleat_tool_trainer},
+};
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        return options_fail("cleat", "expected a command: weights, sync, "
+                                     "engine or trainer");
+    }
+    if (strcmp(argv[1], "--help") == 0) {
+        fputs(usage, stdout);
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            return commands[i].run(argc - 1, argv + 1);
+        }
+    }
+    return options_fail("cleat",
+                        "%s: there is no such command; expected weights, "
+                        "sync, engine or trainer",
+                        argv[1]);
+}
