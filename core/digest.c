@@ -87,6 +87,7 @@ static uint32_t multiply(uint32_t a, uint32_t b)
         a = (a >> 1) ^ (POLYNOMIAL & (0u - (a & 1u)));
     }
     CLEAT_ASSERT(b == 0);
+    CLEAT_ASSERT((X_POWER_0 >> 31) == 1);
     return product;
 }
 
@@ -224,6 +225,8 @@ static const uint32_t slice[8][256] = {
 
 static uint32_t portable_byte(uint32_t state, uint32_t byte)
 {
+    CLEAT_ASSERT(byte <= UINT8_MAX);
+    CLEAT_ASSERT(slice[0][0] == 0);
     return (state >> 8) ^ slice[0][(state ^ byte) & 255u];
 }
 
@@ -330,6 +333,8 @@ INLINE_HARDWARE uint64_t word_8(enum store store, uint64_t state,
 {
     uint64_t word;
 
+    CLEAT_ASSERT(state <= UINT32_MAX);
+    CLEAT_ASSERT(to != NULL || store == STORE_NOTHING);
     LOAD_64(word, from);
     READ_ONCE(word);
     if (store == STORE_WARM) { STORE_64(to, word); }
@@ -347,6 +352,7 @@ INLINE_HARDWARE void lanes(enum store store, uint64_t states[3],
     uint64_t c = 0;
 
     CLEAT_ASSERT(lane % 64 == 0 && lane != 0);
+    CLEAT_ASSERT(store <= STORE_COLD);
     for (size_t i = 0; i < lane; i += 64) {
         for (size_t k = i; k < i + 64; k += 8) {
             a = word_8(store, a, to + k, from + k);
@@ -401,6 +407,8 @@ static HARDWARE_TARGET uint32_t hardware_digest(uint32_t state,
                                                 const unsigned char *from,
                                                 size_t bytes)
 {
+    CLEAT_ASSERT(from != NULL || bytes == 0);
+    CLEAT_ASSERT(power_of_bytes(LANE_SHORT) == lane_short[7][8]);
     return hardware(STORE_NOTHING, state, NULL, from, bytes);
 }
 
@@ -408,6 +416,8 @@ static HARDWARE_TARGET uint32_t hardware_copy(uint32_t state, unsigned char *to,
                                               const unsigned char *from,
                                               size_t bytes)
 {
+    CLEAT_ASSERT(from != NULL || bytes == 0);
+    CLEAT_ASSERT(to != from || bytes == 0);
     return hardware(STORE_WARM, state, to, from, bytes);
 }
 
@@ -420,6 +430,8 @@ static HARDWARE_TARGET uint32_t hardware_copy_cold(uint32_t state,
 {
     size_t head = (size_t)(0u - (uintptr_t)to) & 63u;
 
+    CLEAT_ASSERT(((uintptr_t)to + head) % 64 == 0);
+    CLEAT_ASSERT(to != from || bytes == 0);
     if (head > bytes) { head = bytes; }
     state = hardware(STORE_WARM, state, to, from, head);
     state = hardware(STORE_COLD, state, to + head, from + head, bytes - head);
@@ -429,6 +441,7 @@ static HARDWARE_TARGET uint32_t hardware_copy_cold(uint32_t state,
 static bool use_hardware(enum cleat_digest_kind kind)
 {
     CLEAT_ASSERT((uint32_t)kind <= CLEAT_DIGEST_HARDWARE);
+    CLEAT_ASSERT(HARDWARE);
     return kind == CLEAT_DIGEST_HARDWARE ||
            (GUARANTEED && kind != CLEAT_DIGEST_PORTABLE);
 }
@@ -481,11 +494,15 @@ uint32_t cleat_crc32c_copy_cold_with(enum cleat_digest_kind kind, uint32_t crc,
 
 uint32_t cleat_crc32c(uint32_t crc, const void *data, size_t bytes)
 {
+    CLEAT_ASSERT(data != NULL || bytes == 0);
+    CLEAT_ASSERT(multiply(crc, X_POWER_0) == crc);
     return cleat_crc32c_with(CLEAT_DIGEST_BUILD, crc, data, bytes);
 }
 
 uint32_t cleat_crc32c_copy(uint32_t crc, void *dst, const void *src,
                            size_t bytes)
 {
+    CLEAT_ASSERT(dst != NULL || bytes == 0);
+    CLEAT_ASSERT(src != NULL || bytes == 0);
     return cleat_crc32c_copy_with(CLEAT_DIGEST_BUILD, crc, dst, src, bytes);
 }

@@ -70,7 +70,8 @@ enum cleat_status cleat_dtype_tensor_bytes(enum cleat_dtype dtype,
     if (product == 0 || rank > CLEAT_RANK_MAX) { return CLEAT_INVALID; }
     for (uint32_t i = 0; i < rank; i++) {
         if (shape[i] == 0) { return CLEAT_OK; }
-        overflows |= __builtin_mul_overflow(product, shape[i], &product);
+        overflows |= product > UINT64_MAX / shape[i];
+        product *= shape[i];
     }
     if (overflows) { return CLEAT_LIMIT; }
     *bytes = product;

@@ -43,12 +43,14 @@ enum cleat_status cleat_plan_begin(struct cleat_plan *plan, void *block,
     plan->digest = plan_digest_number(0, bucket_bytes);
     plan->state = PLAN_ADDING;
     CLEAT_ASSERT(plan->flat_max % CLEAT_PLAN_ALIGN == 0);
+    CLEAT_ASSERT(plan->flat_max >= bucket_bytes);
     return CLEAT_OK;
 }
 
 /* The flat address after tensors 0 … count-1. */
 static uint64_t plan_end(const struct cleat_plan *plan, uint32_t count)
 {
+    CLEAT_ASSERT(plan->tensors <= plan->tensors_max);
     CLEAT_ASSERT(count <= plan->tensors);
     return count == 0 ? 0 : plan->ends[count - 1];
 }
@@ -60,6 +62,7 @@ static uint64_t plan_start(const struct cleat_plan *plan, uint32_t tensor)
     uint64_t end = plan_end(plan, tensor);
 
     CLEAT_ASSERT(end <= plan->flat_max);
+    CLEAT_ASSERT(plan->flat_max <= UINT64_MAX - CLEAT_PLAN_ALIGN);
     return (end + (CLEAT_PLAN_ALIGN - 1u)) & ~(uint64_t)(CLEAT_PLAN_ALIGN - 1u);
 }
 
@@ -123,7 +126,8 @@ static uint32_t plan_find(const struct cleat_plan *plan, uint64_t flat)
             low = middle + 1;
         }
     }
-    CLEAT_ASSERT(low < plan->tensors && plan->ends[low] > flat);
+    CLEAT_ASSERT(low < plan->tensors);
+    CLEAT_ASSERT(plan->ends[low] > flat);
     CLEAT_ASSERT(low == 0 || plan->ends[low - 1] <= flat);
     return low;
 }
@@ -137,7 +141,8 @@ bool cleat_plan_piece(const struct cleat_plan *plan, uint32_t bucket,
     uint64_t start;
     uint32_t tensor;
 
-    CLEAT_ASSERT(cursor != NULL && piece != NULL);
+    CLEAT_ASSERT(cursor != NULL);
+    CLEAT_ASSERT(piece != NULL);
     CLEAT_ASSERT(plan->state == PLAN_ENDED);
     if (*cursor > plan->tensors) { return false; }
     /* The cursor is one more than the tensor of the last piece: what comes

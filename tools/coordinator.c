@@ -244,6 +244,15 @@ static void say_step(const struct coordinator *c,
                 cleat_sync_step_name(event->step), event->attempt,
                 event->epoch);
         break;
+    case CLEAT_EVENT_COMMAND:
+        report_member_name(&c->config, event->member, name);
+        fprintf(stderr, COMMAND ": %s to %s\n",
+                cleat_sync_step_name(event->step), name);
+        break;
+    case CLEAT_EVENT_WAIT:
+        report_member_name(&c->config, event->member, name);
+        fprintf(stderr, COMMAND ": waiting for %s\n", name);
+        break;
     case CLEAT_EVENT_LOST:
         report_member_name(&c->config, event->member, name);
         fprintf(stderr, COMMAND ": %s is gone\n", name);

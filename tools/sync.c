@@ -44,7 +44,7 @@ static const char usage[] =
     "replica-N.safetensors\n"
     "  --listen PATH          wait for engines that attach to this Unix\n"
     "                         socket, in place of starting them\n"
-    "  --verbose              a line for every step and every failure\n"
+    "  --verbose              a line for every step, command and failure\n"
     "  --arena-bytes N        the coordinator's memory (what it needs)\n"
     "\n"
     "Exit: 0 COMMITTED, 3 DEGRADED, 4 ROLLED_BACK, 5 RESTART, 2 bad input.\n";

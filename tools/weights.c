@@ -353,14 +353,17 @@ static const char show_name[] = "cleat weights show";
 
 /* A name is whatever the file says: control characters stay off the
  * terminal. */
-static void print_name(const struct cleat_tensor *tensor, int width)
+static void print_name(const struct cleat_tensor *tensor, uint32_t width)
 {
-    for (uint32_t i = 0; i < tensor->name_bytes; i++) {
+    uint32_t bytes = tensor->name_bytes;
+    uint32_t gap = 2 + (bytes < width ? width - bytes : 0);
+
+    for (uint32_t i = 0; i < bytes; i++) {
         unsigned char letter = (unsigned char)tensor->name[i];
 
         putchar(letter < 0x20 || letter == 0x7F ? '?' : letter);
     }
-    printf("%*s", width - (int)tensor->name_bytes + 2, "");
+    printf("%*s", (int)gap, "");
 }
 
 static void print_shape(const struct cleat_tensor *tensor)
@@ -376,7 +379,7 @@ static void print_shape(const struct cleat_tensor *tensor)
     printf("%-20s", text);
 }
 
-#define NAME_WIDTH_MAX 64
+#define NAME_WIDTH_MAX 64u
 
 static void print_table(const struct cleat_tensor_source *source,
                         uint32_t shards)
@@ -384,12 +387,12 @@ static void print_table(const struct cleat_tensor_source *source,
     uint32_t count = source->count(source->context);
     uint64_t bytes = 0;
     uint64_t params = 0;
-    int width = 0;
+    uint32_t width = 0;
     struct cleat_tensor tensor;
 
     for (uint32_t i = 0; i < count; i++) {
         (void)source->describe(source->context, i, &tensor);
-        if ((int)tensor.name_bytes > width) { width = (int)tensor.name_bytes; }
+        if (tensor.name_bytes > width) { width = tensor.name_bytes; }
     }
     if (width > NAME_WIDTH_MAX) { width = NAME_WIDTH_MAX; }
     for (uint32_t i = 0; i < count; i++) {

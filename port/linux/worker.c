@@ -907,6 +907,13 @@ static bool carry_out(struct cleat_worker *worker, uint64_t id,
     struct cleat_sync_command sync = as_sync(command);
 
     lock(worker);
+    /* It has waited its turn, and its coordinator is gone: it counts for
+     * nothing any more, least of all a resume. */
+    if (worker->current.id != id) {
+        *status = CLEAT_CANCELLED;
+        unlock(worker);
+        return true;
+    }
     /* What an earlier attempt has left, because its finalize failed. */
     if (command->step == CLEAT_SYNC_PREPARE &&
         cleat_rules_below(worker->rules.attempt_term,

@@ -187,13 +187,13 @@ static bool bringup_dispatch(void *self, uint64_t now_ns)
 {
     struct cleat_bringup *bringup = self;
     struct cleat_gather_command command;
-    uint32_t left = bringup->config.handles_count;
 
     (void)cleat_gather_tick(bringup->machine, now_ns, draw(bringup));
     /* A wait that finds no room may be due again at once, by a policy without
      * backoff; and room comes only when the lock is given. */
     bringup->more = true;
-    while (bringup->more && left-- > 0) {
+    for (uint32_t i = 0; bringup->more && i <= bringup->config.handles_count;
+         i++) {
         bringup->more = cleat_gather_next(bringup->machine, &command);
         if (bringup->more) { begin_wait(bringup, now_ns, &command); }
     }

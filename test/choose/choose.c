@@ -726,6 +726,8 @@ extern void __sanitizer_set_death_callback(void (*callback)(void))
 
 static void watch_for_crashes(void)
 {
+    static const int fatal[] = {SIGSEGV, SIGBUS,  SIGFPE,
+                                SIGILL,  SIGTRAP, SIGABRT};
     static bool done;
 
     if (done) { return; }
@@ -734,12 +736,16 @@ static void watch_for_crashes(void)
         __sanitizer_set_death_callback(say_where_it_crashed);
         return;
     }
-    signal(SIGSEGV, on_crash);
-    signal(SIGBUS, on_crash);
-    signal(SIGFPE, on_crash);
-    signal(SIGILL, on_crash);
-    signal(SIGTRAP, on_crash);
-    signal(SIGABRT, on_crash);
+    for (size_t i = 0; i < sizeof fatal / sizeof fatal[0]; i++) {
+        struct sigaction action;
+
+        /* A fuzzer that watches already goes on to. */
+        if (sigaction(fatal[i], NULL, &action) == 0 &&
+            action.sa_handler == SIG_DFL) {
+            action.sa_handler = on_crash;
+            sigaction(fatal[i], &action, NULL);
+        }
+    }
 }
 
 static void start(struct choose *c, const struct choose_test *test,

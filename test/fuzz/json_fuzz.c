@@ -120,7 +120,7 @@ static void check_keys(const char *text, const struct cleat_json_value *object)
     }
     scratch = malloc((count + 1) * sizeof(uint32_t));
     status = cleat_json_unique_keys(text, object, scratch, count, &error);
-    if (duplicate + 1 < count) {
+    if (duplicate != SIZE_MAX && duplicate + 1 < count) {
         CHECK(status == CLEAT_EXISTS && error.index == duplicate);
     } else {
         CHECK(status == CLEAT_TOO_SMALL && error.offset == count + 1);

@@ -57,6 +57,8 @@ struct setting {
     uint8_t attached;  /* bit r: replica r is not our child, it has a lease */
     uint8_t lease;     /* how long it serves unrenewed */
     uint64_t start_ns; /* when the first update begins */
+    uint64_t term_gap; /* a new process has seen the machine's term and this
+                          many more */
     uint64_t term;     /* the highest that an engine says it has seen */
     uint64_t epoch;    /* the machine's, before the first update */
 };
@@ -106,6 +108,7 @@ struct world {
     uint64_t begun;
     uint64_t worst; /* all steps so far, had each taken its whole time */
     struct sync_pair last_pair; /* of the commands so far */
+    struct sync_pair used_pair; /* the last one of the update before */
     struct cleat_sync_error first_error;
     uint32_t errors_count;
     uint32_t seen_step; /* which step the machine is in: to see it change */
@@ -229,7 +232,8 @@ static void check_command(struct choose *c, struct world *w,
     uint32_t step = command->step;
     bool trainer = command->member == 0;
 
-    choose_check(c, !sync_pair_below(pair, w->last_pair),
+    choose_check(c, !sync_pair_below(pair, w->last_pair) &&
+                        sync_pair_below(w->used_pair, pair),
                  "epochs-never-repeat");
     if (step == CLEAT_SYNC_PREPARE && !sync_pair_same(pair, t->prepared)) {
         choose_check(c, sync_pair_below(t->prepared, pair),
@@ -1156,6 +1160,7 @@ static void begin(struct choose *c, struct world *w)
     }
     w->begun = w->now;
     w->worst = 0;
+    w->used_pair = w->last_pair;
     w->errors_count = 0;
     w->seen_step = UINT32_MAX;
     w->committing = false;
@@ -1171,12 +1176,12 @@ static void begin(struct choose *c, struct world *w)
 static void aftermath(struct choose *c, struct world *w)
 {
     enum cleat_sync_outcome outcome = cleat_sync_outcome(w->sync);
-    bool wakes = choose(c, 2) == 0;
+    bool wakes = w->round == w->set->rounds || choose(c, 2) == 0;
 
     for (uint32_t i = 0; wakes && i < members(w->set); i++) {
         if (can_wake(w, i)) { wake(c, w, i); }
     }
-    while (w->flights_count > 0) {
+    while (w->flights_count > 0 && wakes) {
         if (w->flights[0].due == AT && w->flights[0].at_ns > w->now) {
             w->now = w->flights[0].at_ns;
         }
@@ -1209,9 +1214,10 @@ static void replace(struct choose *c, struct world *w)
                             w->peers[m].child, SYNC_PEER_GARBAGE);
             w->peers[m].paused = w->peers[m].fenced = true;
             choose_note(c, "%u is a new process", m);
+            w->peers[m].seen.term = w->sync->term + w->set->term_gap;
             choose_check(c,
-                         cleat_sync_hello(w->sync, m, 0, CLEAT_SYNC_UNKNOWN,
-                                          0) == CLEAT_OK,
+                         cleat_sync_hello(w->sync, m, w->peers[m].seen.term,
+                                          CLEAT_SYNC_UNKNOWN, 0) == CLEAT_OK,
                          "hello-at-rest");
         }
     }
@@ -1538,6 +1544,7 @@ static const struct choose_test tests[] = {
           .workers = 1, .replicas_min = 1, .faults = 2, .rounds = 2)},
     {TEST("two-rounds-two-faults-in-place", reaches_all, .replicas = 2,
           .workers = 1, .replicas_min = 1, .faults = 2, .rounds = 2,
+          .term_gap = 1,
           .in_place = true)},
     {TEST("times-near-the-end-of-time", reaches_all, .replicas = 2,
           .workers = 1, .replicas_min = 1, .faults = 1, .rounds = 1,

@@ -438,6 +438,10 @@ static void bad_arguments_are_refused(void **state)
     assert_int_equal(
         cleat_gather_begin(f.block, sizeof f.block, &config, 0, &gather, NULL),
         CLEAT_INVALID);
+    config.handles_count = CLEAT_GATHER_NOBODY;
+    assert_int_equal(
+        cleat_gather_begin(f.block, sizeof f.block, &config, 0, &gather, NULL),
+        CLEAT_INVALID);
     config.handles_count = 1;
     assert_int_equal(
         cleat_gather_begin(NULL, sizeof f.block, &config, 0, &gather, NULL),

@@ -8,6 +8,8 @@
 
 #include <dirent.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -60,6 +62,33 @@ static inline int peer_count_threads(void)
     while (readdir(folder) != NULL) { count++; }
     (void)closedir(folder);
     return count;
+}
+
+/* A thread that has been joined may be listed for a moment longer. */
+static inline void peer_await_threads(int wanted)
+{
+    uint64_t watchdog_ns = peer_now_ns() + WATCHDOG_NS;
+
+    while (peer_count_threads() != wanted) {
+        if (peer_now_ns() > watchdog_ns) { fail_msg("a thread is left"); }
+        (void)sched_yield();
+    }
+}
+
+static inline void *peer_nothing(void *argument)
+{
+    return argument;
+}
+
+/* A sanitizer starts a thread of its own beside the program's first one: this
+ * makes it do so before anything is counted. */
+static inline void peer_warm_up(void)
+{
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, peer_nothing, NULL) == 0) {
+        (void)pthread_join(thread, NULL);
+    }
 }
 
 /* The next packet of any kind; false when there is none now and `wait` is

@@ -98,6 +98,29 @@ static void a_table_without_bytes_has_no_buckets(void **state)
     assert_false(cleat_plan_piece(&plan, 0, &cursor, &piece));
 }
 
+static void a_cursor_that_is_none_finds_nothing(void **state)
+{
+    uint64_t block[2];
+    struct cleat_plan plan;
+    struct cleat_plan_piece piece;
+    uint32_t cursor = 3;
+
+    (void)state;
+    assert_int_equal(cleat_plan_begin(&plan, block, 2, 256, NULL), CLEAT_OK);
+    assert_int_equal(cleat_plan_add(&plan, 100), CLEAT_OK);
+    assert_int_equal(cleat_plan_add(&plan, 100), CLEAT_OK);
+    cleat_plan_end(&plan);
+    assert_false(cleat_plan_piece(&plan, 0, &cursor, &piece));
+    cursor = UINT32_MAX;
+    assert_false(cleat_plan_piece(&plan, 0, &cursor, &piece));
+    cursor = 1; /* that of the bucket before */
+    assert_true(cleat_plan_piece(&plan, 1, &cursor, &piece));
+    assert_int_equal(piece.tensor, 1);
+    cursor = 0;
+    assert_false(cleat_plan_piece(&plan, 2, &cursor, &piece));
+    assert_false(cleat_plan_piece(&plan, UINT32_MAX, &cursor, &piece));
+}
+
 static void the_digest_is_over_bucket_size_and_sizes(void **state)
 {
     static const unsigned char wire[] = {
@@ -191,6 +214,7 @@ int main(void)
         cmocka_unit_test(a_table_is_laid_out_as_by_hand),
         cmocka_unit_test(the_last_bucket_ends_with_its_last_piece),
         cmocka_unit_test(a_table_without_bytes_has_no_buckets),
+        cmocka_unit_test(a_cursor_that_is_none_finds_nothing),
         cmocka_unit_test(the_digest_is_over_bucket_size_and_sizes),
         cmocka_unit_test(what_cannot_be_a_plan_is_refused),
         cmocka_unit_test(a_refused_tensor_leaves_the_plan_as_before),

@@ -561,6 +561,8 @@ static void a_policy_out_of_range_is_refused(void **state)
     policy = good;
     policy.jitter = CLEAT_RETRY_JITTER_BY(1001);
     assert_int_equal(cleat_retry_policy_check(&policy), CLEAT_INVALID);
+    policy.jitter = UINT32_C(2001) << 16;
+    assert_int_equal(cleat_retry_policy_check(&policy), CLEAT_INVALID);
     policy.jitter = 1001;
     assert_int_equal(cleat_retry_policy_check(&policy), CLEAT_INVALID);
     policy.jitter = CLEAT_RETRY_JITTER_BY(0);

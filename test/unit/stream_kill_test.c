@@ -171,6 +171,20 @@ static bool ticket_receive(int fd, struct cleat_transport_ticket *ticket)
     return true;
 }
 
+/* False when the sender is lost before its ticket has come. */
+static bool ticket_await(int socket, int notices,
+                         struct cleat_transport_ticket *ticket)
+{
+    struct pollfd polled[2] = {{notices, POLLIN, 0}, {socket, POLLIN, 0}};
+    unsigned char who;
+
+    for (;;) {
+        must(poll(polled, 2, -1) > 0, "no poll");
+        if (polled[0].revents == 0) { return ticket_receive(socket, ticket); }
+        if (read(notices, &who, 1) != 1 || who >= RECEIVERS) { return false; }
+    }
+}
+
 /* ---- the members ---- */
 
 static int sender_main(const int *sockets, int notices)
@@ -230,7 +244,7 @@ static int receiver_main(uint32_t index, int socket, int notices, bool in_place)
     struct cleat_stream_receiving with;
     struct cleat_stream_report report;
 
-    if (!ticket_receive(socket, &ticket)) { return GAVE_UP; }
+    if (!ticket_await(socket, notices, &ticket)) { return GAVE_UP; }
     must(cleat_memory_receiver_open(block, sizeof block, &config, &transport,
                                     NULL) == CLEAT_OK,
          "no transport");
@@ -259,6 +273,10 @@ static int receiver_main(uint32_t index, int socket, int notices, bool in_place)
 }
 
 /* ---- a round ---- */
+
+/* How all members of all rounds ended: a run that kills nobody in the middle
+ * shows here. */
+static unsigned long completed, gave_up, killed;
 
 struct round {
     pid_t pids[MEMBERS];
@@ -372,7 +390,12 @@ static const char *run_round(void)
         (void)!write(round.notices[victim], "\377\0\1\2", 4);
     }
     reap(&round, victim);
-    for (uint32_t i = 0; i < MEMBERS; i++) { close(round.notices[i]); }
+    for (uint32_t i = 0; i < MEMBERS; i++) {
+        close(round.notices[i]);
+        completed += round.ends[i] == COMPLETE;
+        gave_up += round.ends[i] == GAVE_UP;
+        killed += round.ends[i] < 0;
+    }
     return check_round(&round, victim, stop);
 }
 
@@ -411,6 +434,8 @@ int main(int argc, char **argv)
     must(open_descriptors() == before, "descriptors are left");
     must(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD,
          "processes are left");
-    printf("%lu rounds, seed %lu\n", rounds, seed);
+    printf("%lu rounds, seed %lu: %lu members completed, %lu gave up, %lu were "
+           "killed\n",
+           rounds, seed, completed, gave_up, killed);
     return 0;
 }

@@ -20,6 +20,7 @@
 #include "cleat/memory.h"
 #include "cleat/memory_tensors.h"
 #include "cleat/stream.h"
+#include "no_malloc.h"
 
 #define TENSORS 5u
 #define BUCKET 1024u
@@ -209,13 +210,19 @@ static int teardown(void **state)
     return 0;
 }
 
+/* All meet here before and after a transfer: in between nobody may use the
+ * heap, and making threads does. */
+static pthread_barrier_t barrier;
+
 static void *receive(void *context)
 {
     struct receiver *r = context;
 
+    (void)pthread_barrier_wait(&barrier);
     if (!r->silent) {
         r->status = cleat_stream_receive(&r->with, &r->report, &r->error);
     }
+    (void)pthread_barrier_wait(&barrier);
     return NULL;
 }
 
@@ -247,18 +254,24 @@ static enum cleat_status transfer(uint64_t generation)
 {
     enum cleat_status status;
 
-    form_group(generation);
+    assert_int_equal(pthread_barrier_init(&barrier, NULL, RECEIVERS + 1), 0);
     for (uint32_t i = 0; i < RECEIVERS; i++) {
         assert_int_equal(pthread_create(&scene.receivers[i].thread, NULL,
                                         receive, &scene.receivers[i]),
                          0);
     }
+    cleat_test_forbid_malloc(true);
+    form_group(generation);
+    (void)pthread_barrier_wait(&barrier);
     status = cleat_stream_send(&scene.with, scene.results, &scene.report,
                                &scene.error);
     scene.transport.finish(scene.transport.context);
+    (void)pthread_barrier_wait(&barrier);
+    cleat_test_forbid_malloc(false);
     for (uint32_t i = 0; i < RECEIVERS; i++) {
         assert_int_equal(pthread_join(scene.receivers[i].thread, NULL), 0);
     }
+    assert_int_equal(pthread_barrier_destroy(&barrier), 0);
     return status;
 }
 
@@ -447,6 +460,7 @@ static void a_held_bucket_waits_for_all_before_it(void **state)
 static void *cancel_all(void *context)
 {
     (void)context;
+    cleat_test_exempt_thread(true); /* its end is the C library's business */
     cleat_stream_cancel(&scene.signal, CLEAT_CANCELLED);
     scene.transport.wake(scene.transport.context);
     return NULL;
