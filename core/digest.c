@@ -225,7 +225,7 @@ static const uint32_t slice[8][256] = {
 
 static uint32_t portable_byte(uint32_t state, uint32_t byte)
 {
-    CLEAT_ASSERT(byte <= UINT8_MAX);
+    CLEAT_ASSERT(byte <= 0xFF);
     CLEAT_ASSERT(slice[0][0] == 0);
     return (state >> 8) ^ slice[0][(state ^ byte) & 255u];
 }

@@ -49,14 +49,14 @@ static bool fail(struct reader *r, const char *why)
 static bool is_digit(int c)
 {
     CLEAT_ASSERT(c >= NO_BYTE);
-    CLEAT_ASSERT(c <= UINT8_MAX);
+    CLEAT_ASSERT(c <= 0xFF);
     return c >= '0' && c <= '9';
 }
 
 static bool is_space(int c)
 {
     CLEAT_ASSERT(c >= NO_BYTE);
-    CLEAT_ASSERT(c <= UINT8_MAX);
+    CLEAT_ASSERT(c <= 0xFF);
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
@@ -71,7 +71,7 @@ static void skip_space(struct reader *r)
 static int hex_value(int c)
 {
     CLEAT_ASSERT(c >= NO_BYTE);
-    CLEAT_ASSERT(c <= UINT8_MAX);
+    CLEAT_ASSERT(c <= 0xFF);
     if (is_digit(c)) { return c - '0'; }
     c |= 0x20; /* lower case; NO_BYTE stays what it is */
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
@@ -84,7 +84,7 @@ static int escape_value(int letter)
     static const char meant[] = "\"\\/\b\f\n\r\t";
 
     CLEAT_ASSERT(sizeof letters == sizeof meant);
-    CLEAT_ASSERT(letter >= NO_BYTE && letter <= UINT8_MAX);
+    CLEAT_ASSERT(letter >= NO_BYTE && letter <= 0xFF);
     for (uint32_t i = 0; i + 1 < sizeof letters; i++) {
         if (letters[i] == letter) { return meant[i]; }
     }
@@ -124,7 +124,7 @@ static bool take_utf8(struct reader *r)
     int more = first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : 1;
 
     CLEAT_ASSERT(first >= 0x80);
-    CLEAT_ASSERT(first <= UINT8_MAX);
+    CLEAT_ASSERT(first <= 0xFF);
     if (first < 0xC2 || first > 0xF4) {
         return fail(r, CLEAT_TEXT("json: bad UTF-8"));
     }

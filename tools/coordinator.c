@@ -50,9 +50,9 @@ struct coordinator {
     void *workers_block;
     void *service_block;
     void *bringup_block;
-    uint32_t *digests;    /* by member: of what it received last */
-    uint64_t *handles;    /* by member */
-    int32_t *pids;        /* by member */
+    uint32_t *digests; /* by member: of what it received last */
+    uint64_t *handles; /* by member */
+    int32_t *pids;     /* by member */
     struct report_replica *replicas;
     struct report_undo *undos;
     struct trace_event *trace_events;
@@ -136,9 +136,14 @@ static struct cleat_gather_config gather_config(struct coordinator *c)
 
     policy.base_ns = 50 * CLEAT_NS_PER_MS;
     policy.max_ns = CLEAT_NS_PER_S;
-    policy.attempt_timeout_ns = attempt_ns < setup->job.step_timeout_ns
-                                    ? attempt_ns
-                                    : setup->job.step_timeout_ns;
+    if (attempt_ns > setup->job.step_timeout_ns) {
+        attempt_ns = setup->job.step_timeout_ns;
+    }
+    /* Nobody may ever attach; a wait for him should end soon after all else. */
+    if (setup->listen != NULL && attempt_ns > CLEAT_NS_PER_S) {
+        attempt_ns = CLEAT_NS_PER_S;
+    }
+    policy.attempt_timeout_ns = attempt_ns;
     c->policy = policy;
     return config;
 }
@@ -743,7 +748,7 @@ static void await_serving(struct coordinator *c)
     uint64_t seen = 0;
     uint32_t idle = find_idle(c);
 
-    while (idle != CLEAT_SYNC_NOBODY && !stopping(c)) {
+    while (idle != CLEAT_SYNC_NOBODY) {
         uint64_t now_ns = clock.now_ns(clock.context);
         uint64_t look_ns = now_ns + 100 * CLEAT_NS_PER_MS;
 
@@ -843,10 +848,20 @@ static void account_all_dead(struct coordinator *c, enum cleat_status closed)
     }
 }
 
+static void kill_all(struct coordinator *c)
+{
+    struct cleat_worker_port port = cleat_linux_workers_port(c->workers);
+    struct cleat_sync_command expel = {.step = CLEAT_SYNC_EXPEL};
+
+    for (expel.member = 0; expel.member < c->members; expel.member++) {
+        (void)port.send(port.context, &expel);
+    }
+}
+
 static void close_all(struct coordinator *c)
 {
     watch_end(&c->watch);
-    cleat_linux_threads_close(&c->threads);
+    if (c->threads.context != NULL) { cleat_linux_threads_close(&c->threads); }
     if (c->mailbox.context != NULL) { cleat_linux_mailbox_close(&c->mailbox); }
     if (c->bringup_mailbox.context != NULL) {
         cleat_linux_mailbox_close(&c->bringup_mailbox);
@@ -894,6 +909,10 @@ static void run_job(struct coordinator *c)
     for (uint32_t r = 0; r < c->config.replicas; r++) { account_replica(c, r); }
     for (uint32_t i = 0; i < c->members; i++) { c->pids[i] = look(c, i).pid; }
     account_torn(c);
+    watch_end(&c->watch);
+    if (!up) { kill_all(c); }
+    /* Waits that a failed bring-up has left end now, each with its worker. */
+    cleat_linux_threads_close(&c->threads);
     closed = cleat_linux_workers_close(c->workers);
     c->workers = NULL;
     if (!up) { account_all_dead(c, closed); }

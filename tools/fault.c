@@ -19,6 +19,20 @@
 /* The longest wait: an hour. */
 #define NS_MAX (UINT64_C(3600) * CLEAT_NS_PER_S)
 
+/* What was typed may hold anything; what is printed is one line. */
+static void one_line(char *text)
+{
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7F) { *text = '?'; }
+    }
+}
+
+void fault_quote(const char *text, char *quoted)
+{
+    (void)snprintf(quoted, FAULT_TEXT_MAX, "%.64s", text);
+    one_line(quoted);
+}
+
 static bool wrong(char *why, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -29,6 +43,7 @@ static bool wrong(char *why, const char *format, ...)
     va_start(arguments, format);
     (void)vsnprintf(why, FAULT_WHY_MAX, format, arguments);
     va_end(arguments);
+    one_line(why);
     return false;
 }
 

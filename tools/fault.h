@@ -69,6 +69,10 @@ bool fault_check(const struct fault *fault, uint32_t replicas, uint32_t buckets,
  *   random   a state; goes on from call to call */
 void fault_draw(struct fault *fault, uint32_t replicas, uint64_t *random);
 
+/* What was typed, for an error line: cut, and without control characters;
+ * `quoted` has FAULT_TEXT_MAX bytes. */
+void fault_quote(const char *text, char *quoted);
+
 /* Writes it as fault_parse reads it; `text` has FAULT_TEXT_MAX bytes. */
 void fault_print(const struct fault *fault, char *text);
 

@@ -155,6 +155,14 @@ static int check_counts(const struct sync_setup *setup)
     return 0;
 }
 
+static int refuse_fault(const char *text, const char *why)
+{
+    char quoted[FAULT_TEXT_MAX];
+
+    fault_quote(text, quoted);
+    return options_fail(COMMAND, "--fault %s: %s", quoted, why);
+}
+
 static int read_faults(struct sync_setup *setup,
                        const struct option_texts *texts)
 {
@@ -162,8 +170,7 @@ static int read_faults(struct sync_setup *setup,
         char why[FAULT_WHY_MAX];
 
         if (!fault_parse(texts->items[i], &setup->faults[i], why)) {
-            return options_fail(COMMAND, "--fault %.64s: %s", texts->items[i],
-                                why);
+            return refuse_fault(texts->items[i], why);
         }
     }
     setup->faults_count = (uint32_t)texts->count;
@@ -181,14 +188,12 @@ static int check_faults(struct sync_setup *setup,
         char why[FAULT_WHY_MAX];
 
         if (!fault_check(fault, (uint32_t)setup->replicas, buckets, why)) {
-            return options_fail(COMMAND, "--fault %.64s: %s", texts->items[i],
-                                why);
+            return refuse_fault(texts->items[i], why);
         }
         if (setup->listen != NULL && fault->who != FAULT_TRAINER) {
-            return options_fail(COMMAND,
-                                "--fault %.64s: an engine that attaches is "
-                                "given its faults itself",
-                                texts->items[i]);
+            return refuse_fault(texts->items[i],
+                                "an engine that attaches is given its faults "
+                                "itself");
         }
         fault_draw(fault, (uint32_t)setup->replicas, &random);
     }

@@ -120,6 +120,12 @@ static bool find(struct cleat_tensors_context *context, uint32_t index,
     return true;
 }
 
+/* From this size on the bytes are written past the caches: they are a bucket's,
+ * and whoever reads them next runs on another core. Lines that this core wrote
+ * and another one read would have to be fetched back before they could be
+ * written again, which costs more than the copy. */
+#define BULK_BYTES ((size_t)64 * 1024)
+
 /* Copies, digests, or both in one pass. */
 static void move(enum cleat_digest_kind kind, void *to, const void *from,
                  size_t bytes, uint32_t *crc)
@@ -129,6 +135,8 @@ static void move(enum cleat_digest_kind kind, void *to, const void *from,
         if (to != NULL) { memcpy(to, from, bytes); }
     } else if (to == NULL) {
         *crc = cleat_crc32c_with(kind, *crc, from, bytes);
+    } else if (bytes >= BULK_BYTES) {
+        *crc = cleat_crc32c_copy_cold_with(kind, *crc, to, from, bytes);
     } else {
         *crc = cleat_crc32c_copy_with(kind, *crc, to, from, bytes);
     }

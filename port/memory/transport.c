@@ -37,6 +37,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -152,6 +153,7 @@ struct cleat_transport_receiver_context {
     dev_t dev[2];
     ino_t ino[2];
     uint32_t slots_count;
+    uint32_t receivers_count;
     uint32_t tag;
     uint32_t index;
     uint32_t next; /* the bucket to wait for */
@@ -743,6 +745,7 @@ receiver_join(struct cleat_transport_receiver_context *r,
     r->bucket_bytes = ours.bucket_bytes;
     r->generation = ours.generation;
     r->slots_count = ours.slots_count;
+    r->receivers_count = ours.receivers_count;
     r->tag = ours.tag;
     r->index = receiver_index;
     r->next = 0;
@@ -776,6 +779,24 @@ receiver_open(const struct cleat_transport_receiver_context *r, uint32_t bucket,
     return CLEAT_OK;
 }
 
+/* Lets those go first who are behind, where there are more processes than
+ * processors: a slot is free when the last one has read it, so a receiver that
+ * runs on through all the slots while another one waits for its processor ends
+ * up waiting for both. Costs one system call a bucket where nobody waits. */
+static void
+let_others_catch_up(const struct cleat_transport_receiver_context *r)
+{
+    for (uint32_t i = 0; i < r->receivers_count; i++) {
+        uint64_t word = atomic_load_explicit(
+            &r->acks[LINES_BEFORE_ACKS + i].u.word, memory_order_relaxed);
+
+        if (word >> 32 == r->tag && (uint32_t)word < r->next) {
+            (void)sched_yield();
+            return;
+        }
+    }
+}
+
 static enum cleat_status
 receiver_wait(struct cleat_transport_receiver_context *r, uint32_t bucket,
               uint64_t deadline_ns, const void **data, uint64_t *bytes,
@@ -785,6 +806,7 @@ receiver_wait(struct cleat_transport_receiver_context *r, uint32_t bucket,
     enum cleat_status status = CLEAT_OK;
 
     if (!r->joined || bucket != r->next) { return CLEAT_STATE; }
+    let_others_catch_up(r);
     for (;;) {
         uint32_t seen = bell_read(bell);
         uint64_t head = atomic_load_explicit(head_of(r->data),

@@ -561,6 +561,10 @@ static enum cleat_status describe(struct cleat_tensors_context *context,
     return CLEAT_OK;
 }
 
+/* From this size on the bytes are written past the caches: they are a bucket's,
+ * and whoever reads them next runs on another core. */
+#define BULK_BYTES ((size_t)64 * 1024)
+
 static enum cleat_status read_range(struct cleat_tensors_context *context,
                                     uint32_t index, uint64_t offset,
                                     size_t bytes, void *to, uint32_t *crc)
@@ -582,6 +586,8 @@ static enum cleat_status read_range(struct cleat_tensors_context *context,
         if (to != NULL) { memcpy(to, from, bytes); }
     } else if (to == NULL) {
         *crc = cleat_crc32c_with(file->digest, *crc, from, bytes);
+    } else if (bytes >= BULK_BYTES) {
+        *crc = cleat_crc32c_copy_cold_with(file->digest, *crc, to, from, bytes);
     } else {
         *crc = cleat_crc32c_copy_with(file->digest, *crc, to, from, bytes);
     }

@@ -7,8 +7,10 @@
  * take turns, and the best of each counts, so that a noisy neighbour hits all:
  *
  *   memcpy, fused   one process, a copy without and with a digest
- *   ceiling         as many processes as there are receivers, each making a
- *                   fused copy of its own, nobody waiting for anybody
+ *   ceiling         the receivers' processes, each making a fused copy of the
+ *                   whole payload by itself, nobody waiting for anybody; and
+ *                   the same with stores that go past the caches, which is
+ *                   what a receiver's copies do
  *   MPI_Bcast       PROGRAM (mpi_bcast.c) under mpirun; no digests
  *   ours            a trainer and its receivers, each a process, over the
  *                   shared-memory transport; every byte digested twice
@@ -35,6 +37,7 @@
 #define RECEIVERS_MAX 4u
 #define SLOTS CLEAT_MEMORY_SLOTS_DEFAULT
 #define BUCKET_DEFAULT ((size_t)CLEAT_MEMORY_BUCKET_BYTES_DEFAULT)
+#define PASSES 3 /* a turn: of each contender, the best counts */
 #define MPI_FLAGS "--oversubscribe --allow-run-as-root"
 
 /* A decoder layer of some hidden size, again and again: 7 matrices, 2 norms. */
@@ -136,26 +139,51 @@ static void table_make(struct table *table, unsigned char *data, size_t bucket)
          "no tensors");
 }
 
-/* ---- ours ---- */
+/* ---- ours, and the ceiling ---- */
+
+enum work { WORK_RECEIVE, WORK_COPY, WORK_COPY_COLD };
+
+/* What a receiver's process is told to do. */
+struct order {
+    enum work work;
+    uint64_t generation;
+    struct cleat_transport_ticket ticket;
+};
 
 struct team {
     unsigned char *weights;
     uint32_t receivers;
     size_t bucket;
     pid_t pids[RECEIVERS_MAX];
-    int orders[RECEIVERS_MAX];  /* tickets go out */
-    int answers[RECEIVERS_MAX]; /* "joined", then the digest, come back */
+    int orders[RECEIVERS_MAX];
+    int answers[RECEIVERS_MAX]; /* "ready", then the digest, come back */
     struct table table;
     struct cleat_transport_sender sender;
     uint64_t generation;
+    uint32_t weights_digest;
     _Alignas(64) unsigned char block[CLEAT_MEMORY_SENDER_BYTES];
     _Alignas(8) unsigned char pipeline[CLEAT_PIPELINE_BYTES(RECEIVERS_MAX)];
 };
 
+/* One process copies by itself. */
+static void copy_once(enum work work, unsigned char *to,
+                      const unsigned char *from, int answers)
+{
+    uint32_t crc = 0;
+
+    for (size_t at = 0; at < PAYLOAD; at += BUCKET_DEFAULT) {
+        crc = work == WORK_COPY
+                  ? cleat_crc32c_copy_with(digest_kind, crc, to + at, from + at,
+                                           BUCKET_DEFAULT)
+                  : cleat_crc32c_copy_cold_with(digest_kind, crc, to + at,
+                                                from + at, BUCKET_DEFAULT);
+    }
+    put(answers, &crc, sizeof crc);
+}
+
 static void receive_once(struct cleat_transport_receiver *receiver,
-                         struct table *table,
-                         struct cleat_transport_ticket *ticket,
-                         uint64_t generation, uint32_t index, int answers)
+                         struct table *table, struct order *order,
+                         uint32_t index, int answers)
 {
     struct cleat_tensor_sink sink = cleat_memory_tensors_sink(&table->tensors);
     struct cleat_stream_receiving with;
@@ -163,9 +191,11 @@ static void receive_once(struct cleat_transport_receiver *receiver,
     struct cleat_error error;
 
     /* A channel would have passed them; here they were inherited. */
-    for (int i = 0; i < 2; i++) { ticket->fds[i] = dup(ticket->fds[i]); }
-    must(receiver->join(receiver->context, ticket, index, CLEAT_NEVER) ==
-             CLEAT_OK,
+    for (int i = 0; i < 2; i++) {
+        order->ticket.fds[i] = dup(order->ticket.fds[i]);
+    }
+    must(receiver->join(receiver->context, &order->ticket, index,
+                        CLEAT_NEVER) == CLEAT_OK,
          "a receiver could not join");
     put(answers, "j", 1);
     memset(&with, 0, sizeof with);
@@ -173,7 +203,7 @@ static void receive_once(struct cleat_transport_receiver *receiver,
     with.sink = &sink;
     with.plan = &table->plan;
     with.clock = &clock_monotonic;
-    with.generation = generation;
+    with.generation = order->generation;
     with.digest_kind = digest_kind;
     if (cleat_stream_receive(&with, &report, &error) != CLEAT_OK) {
         die(error.text);
@@ -182,25 +212,27 @@ static void receive_once(struct cleat_transport_receiver *receiver,
     put(answers, &report.digest, sizeof report.digest);
 }
 
-static void receiver_main(uint32_t index, size_t bucket, int orders,
-                          int answers)
+static void receiver_main(uint32_t index, const unsigned char *weights,
+                          size_t bucket, int orders, int answers)
 {
     static _Alignas(64) unsigned char block[CLEAT_MEMORY_RECEIVER_BYTES];
     static const struct cleat_memory_receiver_config config;
     static struct table table;
     struct cleat_transport_receiver receiver;
-    struct cleat_transport_ticket ticket;
+    struct order order;
     unsigned char *data = memory(PAYLOAD);
-    uint64_t generation;
 
     memset(data, 1, PAYLOAD);
     table_make(&table, data, bucket);
     must(cleat_memory_receiver_open(block, sizeof block, &config, &receiver,
                                     NULL) == CLEAT_OK,
          "no receiver");
-    while (get(orders, &generation, sizeof generation) &&
-           get(orders, &ticket, sizeof ticket)) {
-        receive_once(&receiver, &table, &ticket, generation, index, answers);
+    while (get(orders, &order, sizeof order)) {
+        if (order.work == WORK_RECEIVE) {
+            receive_once(&receiver, &table, &order, index, answers);
+        } else {
+            copy_once(order.work, data, weights, answers);
+        }
     }
     cleat_memory_receiver_close(&receiver);
     exit(0);
@@ -217,6 +249,7 @@ static void team_start(struct team *team, unsigned char *weights,
     team->weights = weights;
     team->receivers = receivers;
     team->bucket = bucket;
+    team->weights_digest = cleat_crc32c_with(digest_kind, 0, weights, PAYLOAD);
     table_make(&team->table, weights, bucket);
     config.bucket_bytes = bucket;
     config.slots_count = SLOTS;
@@ -238,7 +271,7 @@ static void team_start(struct team *team, unsigned char *weights,
             for (uint32_t k = 0; k < i; k++) { close(team->orders[k]); }
             close(orders[1]);
             close(answers[0]);
-            receiver_main(i, bucket, orders[0], answers[1]);
+            receiver_main(i, weights, bucket, orders[0], answers[1]);
         }
         close(orders[0]);
         close(answers[1]);
@@ -247,27 +280,60 @@ static void team_start(struct team *team, unsigned char *weights,
     }
 }
 
+static void team_order(const struct team *team, const struct order *order)
+{
+    for (uint32_t i = 0; i < team->receivers; i++) {
+        put(team->orders[i], order, sizeof *order);
+    }
+}
+
+/* Each receiver's digest comes back. */
+static void team_answers(const struct team *team, uint32_t digest)
+{
+    for (uint32_t i = 0; i < team->receivers; i++) {
+        uint32_t answer;
+
+        must(get(team->answers[i], &answer, sizeof answer) && answer == digest,
+             "a receiver holds other bytes");
+    }
+}
+
+static double copy_pass(struct team *team, enum work work)
+{
+    uint64_t start_ns;
+    struct order order;
+
+    memset(&order, 0, sizeof order);
+    order.work = work;
+    start_ns = now_ns(NULL);
+    team_order(team, &order);
+    team_answers(team, team->weights_digest);
+    return seconds_since(start_ns);
+}
+
+/* Everybody has joined, the clock starts; everybody has acknowledged the last
+ * bucket, and the clock stops. */
 static double team_pass(struct team *team)
 {
     struct cleat_tensor_source source = cleat_memory_tensors_source(
         &team->table.tensors);
-    struct cleat_transport_ticket ticket;
     struct cleat_stream_result results[RECEIVERS_MAX];
     struct cleat_stream_sending with;
     struct cleat_stream_report report;
     struct cleat_error error;
+    struct order order;
     uint64_t start_ns;
     double seconds;
+    char joined;
 
-    team->generation++;
-    must(team->sender.prepare(team->sender.context, team->generation,
-                              team->receivers, &ticket) == CLEAT_OK,
+    memset(&order, 0, sizeof order);
+    order.work = WORK_RECEIVE;
+    order.generation = ++team->generation;
+    must(team->sender.prepare(team->sender.context, order.generation,
+                              team->receivers, &order.ticket) == CLEAT_OK,
          "no generation");
+    team_order(team, &order);
     for (uint32_t i = 0; i < team->receivers; i++) {
-        char joined;
-
-        put(team->orders[i], &team->generation, sizeof team->generation);
-        put(team->orders[i], &ticket, sizeof ticket);
         must(get(team->answers[i], &joined, 1), "a receiver is gone");
     }
     memset(&with, 0, sizeof with);
@@ -277,21 +343,18 @@ static double team_pass(struct team *team)
     with.clock = &clock_monotonic;
     with.block = team->pipeline;
     with.block_bytes = sizeof team->pipeline;
-    with.generation = team->generation;
+    with.generation = order.generation;
     with.receivers_count = team->receivers;
     start_ns = now_ns(NULL);
     if (cleat_stream_send(&with, results, &report, &error) != CLEAT_OK) {
         die(error.text);
     }
     seconds = seconds_since(start_ns);
-    team->sender.finish(team->sender.context);
     for (uint32_t i = 0; i < team->receivers; i++) {
-        uint32_t digest;
-
-        must(get(team->answers[i], &digest, sizeof digest) &&
-                 digest == report.digest && results[i].status == CLEAT_OK,
-             "a receiver holds other bytes");
+        must(results[i].status == CLEAT_OK, "a receiver was dropped");
     }
+    team_answers(team, report.digest);
+    team->sender.finish(team->sender.context);
     return seconds;
 }
 
@@ -306,85 +369,6 @@ static void team_stop(struct team *team)
         must(status == 0, "a receiver failed");
     }
     cleat_memory_sender_close(&team->sender);
-}
-
-/* ---- the ceiling ---- */
-
-/* All start on one byte each and say when they are done. */
-struct copiers {
-    uint32_t count;
-    pid_t pids[RECEIVERS_MAX];
-    int orders[RECEIVERS_MAX];
-    int answers[RECEIVERS_MAX];
-};
-
-static void copier_main(const unsigned char *from, size_t bytes, int orders,
-                        int answers)
-{
-    unsigned char *to = memory(bytes);
-    char order;
-
-    memset(to, 1, bytes);
-    while (get(orders, &order, 1)) {
-        uint32_t crc = 0;
-
-        for (size_t at = 0; at < bytes; at += BUCKET_DEFAULT) {
-            crc = cleat_crc32c_copy_with(digest_kind, crc, to + at, from + at,
-                                         BUCKET_DEFAULT);
-        }
-        put(answers, &crc, 1);
-    }
-    exit(0);
-}
-
-static void copiers_start(struct copiers *copiers, uint32_t count,
-                          const unsigned char *weights)
-{
-    copiers->count = count;
-    for (uint32_t i = 0; i < count; i++) {
-        int orders[2];
-        int answers[2];
-
-        must(pipe2(orders, O_CLOEXEC) == 0 && pipe2(answers, O_CLOEXEC) == 0,
-             "no pipes");
-        fflush(stdout);
-        copiers->pids[i] = fork();
-        must(copiers->pids[i] >= 0, "no process");
-        if (copiers->pids[i] == 0) {
-            prctl(PR_SET_PDEATHSIG, SIGKILL);
-            for (uint32_t k = 0; k < i; k++) { close(copiers->orders[k]); }
-            close(orders[1]);
-            close(answers[0]);
-            copier_main(weights, PAYLOAD, orders[0], answers[1]);
-        }
-        close(orders[0]);
-        close(answers[1]);
-        copiers->orders[i] = orders[1];
-        copiers->answers[i] = answers[0];
-    }
-}
-
-static double copiers_pass(struct copiers *copiers)
-{
-    uint64_t start_ns = now_ns(NULL);
-    char done;
-
-    for (uint32_t i = 0; i < copiers->count; i++) {
-        put(copiers->orders[i], "g", 1);
-    }
-    for (uint32_t i = 0; i < copiers->count; i++) {
-        must(get(copiers->answers[i], &done, 1), "a copier is gone");
-    }
-    return seconds_since(start_ns);
-}
-
-static void copiers_stop(struct copiers *copiers)
-{
-    for (uint32_t i = 0; i < copiers->count; i++) {
-        close(copiers->orders[i]);
-        close(copiers->answers[i]);
-        waitpid(copiers->pids[i], NULL, 0);
-    }
 }
 
 /* ---- the baseline ---- */
@@ -411,8 +395,9 @@ static double mpi_run(const char *program, uint32_t receivers, size_t bucket,
 
 /* ---- a cell of the table ---- */
 
-struct cell {
-    double ceiling; /* GB/s delivered */
+struct cell { /* delivered GB/s */
+    double ceiling;
+    double cold; /* the ceiling past the caches */
     double mpi;
     double ours;
 };
@@ -428,34 +413,29 @@ static struct cell measure(unsigned char *weights, const char *mpi,
                            uint32_t receivers, size_t bucket, int turns)
 {
     static struct team team;
-    struct copiers copiers;
-    struct cell cell = {0, 0, 0};
-    double ours_bytes;
+    struct cell cell = {0, 0, 0, 0};
+    double bytes = (double)PAYLOAD * receivers;
 
-    copiers_start(&copiers, receivers, weights);
     team_start(&team, weights, receivers, bucket);
-    ours_bytes = (double)team.table.bytes * receivers;
-    (void)copiers_pass(&copiers);
-    (void)team_pass(&team);
+    (void)team_pass(&team); /* warms up */
     for (int turn = 0; turn < turns; turn++) {
-        for (int pass = 0; pass < 3; pass++) {
-            keep_best(&cell.ceiling, (double)PAYLOAD * receivers,
-                      copiers_pass(&copiers));
-            keep_best(&cell.ours, ours_bytes, team_pass(&team));
+        for (int pass = 0; pass < PASSES; pass++) {
+            keep_best(&cell.ceiling, bytes, copy_pass(&team, WORK_COPY));
+            keep_best(&cell.ours, (double)team.table.bytes * receivers,
+                      team_pass(&team));
+            keep_best(&cell.cold, bytes, copy_pass(&team, WORK_COPY_COLD));
         }
-        keep_best(&cell.mpi, (double)PAYLOAD * receivers,
-                  mpi_run(mpi, receivers, bucket, 3));
+        keep_best(&cell.mpi, bytes, mpi_run(mpi, receivers, bucket, PASSES));
     }
     team_stop(&team);
-    copiers_stop(&copiers);
     return cell;
 }
 
 static void print_cell(uint32_t receivers, size_t bucket,
                        const struct cell *cell)
 {
-    printf("%9u %6zu MiB %9.2f %10.2f %7.2f %12.0f %%", receivers, bucket / MIB,
-           cell->ceiling, cell->mpi, cell->ours,
+    printf("%9u %6zu MiB %9.2f %7.2f %10.2f %7.2f %11.0f %%", receivers,
+           bucket / MIB, cell->ceiling, cell->cold, cell->mpi, cell->ours,
            100 * cell->ours / cell->ceiling);
     if (cell->mpi > 0) {
         printf(" %13.2f", cell->ours / cell->mpi);
@@ -494,12 +474,31 @@ static void print_copies(unsigned char *weights)
     munmap(to, PAYLOAD);
 }
 
+static const char *pages_of_slots(void)
+{
+    static _Alignas(64) unsigned char block[CLEAT_MEMORY_SENDER_BYTES];
+    static const struct cleat_memory_sender_config config;
+    struct cleat_transport_sender sender;
+    enum cleat_memory_pages_got got;
+
+    must(cleat_memory_sender_open(block, sizeof block, &config, &sender,
+                                  NULL) == CLEAT_OK,
+         "no shared memory");
+    got = cleat_memory_sender_pages(&sender);
+    cleat_memory_sender_close(&sender);
+    switch (got) {
+    case CLEAT_MEMORY_GOT_RESERVED: return "reserved huge pages";
+    case CLEAT_MEMORY_GOT_TRANSPARENT: return "transparent huge pages";
+    default: return "small pages";
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const uint32_t receivers[] = {1, 2, 4};
     const char *mpi = NULL;
     bool quick = false;
-    struct cell cell = {0, 0, 0};
+    struct cell cell = {0, 0, 0, 0};
     unsigned char *weights;
 
     for (int i = 1; i < argc; i++) {
@@ -523,11 +522,11 @@ int main(int argc, char **argv)
         memcpy(weights + i, &word, sizeof word);
     }
     print_copies(weights);
-    printf("%ld processors; %u slots; mpirun %s\n",
-           sysconf(_SC_NPROCESSORS_ONLN), SLOTS, MPI_FLAGS);
+    printf("%ld processors; %u slots in %s; mpirun %s\n",
+           sysconf(_SC_NPROCESSORS_ONLN), SLOTS, pages_of_slots(), MPI_FLAGS);
     printf("delivered GB/s (receivers x payload / seconds), best of turns:\n");
-    printf("receivers     bucket   ceiling  MPI_Bcast    ours  of ceiling  "
-           "of MPI_Bcast\n");
+    printf("receivers     bucket   ceiling    cold  MPI_Bcast    ours  of "
+           "ceiling  of MPI_Bcast\n");
     if (!quick) {
         for (size_t r = 0; r < 3; r++) {
             for (size_t bucket = MIB; bucket <= 64 * MIB; bucket *= 2) {

@@ -35,7 +35,9 @@ struct fibre {
     enum fibre_state state;
     bool (*ready)(void *context);
     void *ready_context;
-    uint64_t deadline_ns; /* while it waits, and the last one afterwards */
+    uint64_t deadline_ns; /* while it waits */
+    uint64_t moment_ns;   /* the last one that was a time: a clock that runs
+                             ahead comes to it */
 
     const char *name;
     void (*fn)(void *context);
@@ -48,6 +50,7 @@ enum request { REQUEST_SWITCH, REQUEST_CHOOSE, REQUEST_FAIL };
 
 static struct {
     struct choose *c;
+    struct fibres_port *port;
     void *world;
     size_t world_bytes;
     uint64_t now_ns;
@@ -55,12 +58,12 @@ static struct {
     uint32_t current;
     uint32_t preemptions_left;
     uint32_t switches;
+    uint32_t jumps;
     bool inside; /* a fibre runs */
 
     enum request request; /* why the scheduler has been come back to */
     uint32_t choice;      /* in: of how many; out: which */
     bool could_go_on;     /* whether a switch is a preemption */
-    const char *what;
     char sentence[CHOOSE_SENTENCE_MAX];
 
     struct fibre fibres[FIBRES_MAX];
@@ -95,9 +98,9 @@ __attribute__((noinline)) static void leave_fibre(enum request request)
     all.inside = false;
     fibre->low = (unsigned char *)__builtin_frame_address(0) - FRAME_BYTES;
 #if defined(FIBRES_ASAN)
-    __sanitizer_start_switch_fiber(
-        fibre->state == FIBRE_ENDED ? NULL : &fake, all.scheduler_stack,
-        all.scheduler_stack_bytes);
+    __sanitizer_start_switch_fiber(fibre->state == FIBRE_ENDED ? NULL : &fake,
+                                   all.scheduler_stack,
+                                   all.scheduler_stack_bytes);
 #endif
     (void)swapcontext(&fibre->place, &all.scheduler);
     entered_fibre(fake);
@@ -112,7 +115,6 @@ static void begin_fibre(void)
     fibre = &all.fibres[all.current];
     fibre->state = FIBRE_ENDED;
     all.could_go_on = false;
-    all.what = "ended";
     for (;;) { leave_fibre(REQUEST_SWITCH); }
 }
 
@@ -132,10 +134,12 @@ static void go_on_with(uint32_t index)
 
 /* -------------------------------------------------------------- beginning */
 
-void fibres_begin(struct choose *c, uint32_t preemptions_max, void *world,
-                  size_t world_bytes, uint64_t now_ns)
+void fibres_begin(struct choose *c, uint32_t preemptions_max,
+                  struct fibres_port *port, void *world, size_t world_bytes,
+                  uint64_t now_ns)
 {
     all.c = c;
+    all.port = port;
     all.world = world;
     all.world_bytes = world_bytes;
     all.now_ns = now_ns;
@@ -143,6 +147,7 @@ void fibres_begin(struct choose *c, uint32_t preemptions_max, void *world,
     all.current = 0;
     all.preemptions_left = preemptions_max;
     all.switches = 0;
+    all.jumps = 0;
     all.inside = false;
 }
 
@@ -161,6 +166,7 @@ void fibres_add(const char *name, void (*fn)(void *context), void *context)
     fibre->context = context;
     fibre->low = stack + STACK_BYTES;
     fibre->deadline_ns = UINT64_MAX;
+    fibre->moment_ns = UINT64_MAX;
     (void)getcontext(&fibre->place);
     fibre->place.uc_stack.ss_sp = stack;
     fibre->place.uc_stack.ss_size = STACK_BYTES;
@@ -178,23 +184,35 @@ static bool can_go_on(const struct fibre *fibre)
            fibre->deadline_ns <= all.now_ns;
 }
 
-/* The earliest moment after now that somebody waits for, or waited for. */
-static uint64_t next_moment(bool waiting_only)
+/* The earliest moment after now that somebody waits for; with `any`, or that
+ * somebody waited for before. */
+static uint64_t next_moment(bool any)
 {
     uint64_t moment_ns = UINT64_MAX;
 
     for (uint32_t i = 0; i < all.count; i++) {
         const struct fibre *fibre = &all.fibres[i];
+        uint64_t of_ns = any ? fibre->moment_ns : fibre->deadline_ns;
 
         if (fibre->state == FIBRE_ENDED ||
-            (waiting_only && fibre->state != FIBRE_WAITS)) {
+            (!any && fibre->state != FIBRE_WAITS)) {
             continue;
         }
-        if (fibre->deadline_ns > all.now_ns && fibre->deadline_ns < moment_ns) {
-            moment_ns = fibre->deadline_ns;
-        }
+        if (of_ns > all.now_ns && of_ns < moment_ns) { moment_ns = of_ns; }
     }
     return moment_ns;
+}
+
+/* What a switch leaves of a fibre's registers. */
+static unsigned char *put_registers(unsigned char *p, const struct fibre *fibre)
+{
+#if defined(__x86_64__)
+    return choose_put(p, fibre->place.uc_mcontext.gregs,
+                      sizeof fibre->place.uc_mcontext.gregs);
+#else
+    return choose_put(p, &fibre->place.uc_mcontext,
+                      sizeof fibre->place.uc_mcontext);
+#endif
 }
 
 static size_t project(void)
@@ -204,6 +222,7 @@ static size_t project(void)
 
     p = choose_put_u64(p, all.now_ns);
     p = choose_put_u8(p, all.preemptions_left);
+    p = choose_put_u8(p, all.jumps);
     p = choose_put_u8(p, all.current);
     p = choose_put_u8(p, all.could_go_on);
     p = choose_put(p, all.world, all.world_bytes);
@@ -220,9 +239,9 @@ static size_t project(void)
         p = choose_put_u8(p, fibre->state);
         if (fibre->state == FIBRE_ENDED) { continue; }
         p = choose_put(p, &fibre->ready, sizeof fibre->ready);
-        p = choose_put_u64(p, fibre->deadline_ns);
-        p = choose_put(p, &fibre->place.uc_mcontext.gregs,
-                       sizeof fibre->place.uc_mcontext.gregs);
+        p = choose_put_time(p, fibre->deadline_ns, all.now_ns);
+        p = choose_put_time(p, fibre->moment_ns, all.now_ns);
+        p = put_registers(p, fibre);
         if (bytes > 0) { p = choose_put(p, top - bytes, bytes); }
     }
     return (size_t)(p - projection);
@@ -239,7 +258,7 @@ static void note_all_wait(void)
 /* Nobody can go on: time passes. False: all have ended. */
 static bool let_time_pass(void)
 {
-    uint64_t moment_ns = next_moment(true);
+    uint64_t moment_ns = next_moment(false);
     bool ended = true;
 
     for (uint32_t i = 0; i < all.count; i++) {
@@ -255,78 +274,95 @@ static bool let_time_pass(void)
     return true;
 }
 
-/* Who goes on, in *next. False: this state was seen before, or the end. */
-static bool pick(bool *seen, uint32_t *next)
+/* Who besides the current fibre can go on; when nobody can, time passes. */
+static uint32_t find_others(uint32_t *others)
 {
-    uint32_t others[FIBRES_MAX];
     uint32_t count = 0;
-    bool jump;
-    uint32_t pick;
 
-    while (count == 0) {
+    do {
         for (uint32_t i = 0; i < all.count; i++) {
             if ((i != all.current || !all.could_go_on) &&
                 can_go_on(&all.fibres[i])) {
                 others[count++] = i;
             }
         }
-        if (count > 0 || all.could_go_on) { break; }
-        if (!let_time_pass()) { return false; }
-    }
-    *next = all.current;
-    if (all.could_go_on && all.preemptions_left == 0) { return true; }
-    jump = all.preemptions_left > 0 && next_moment(false) != UINT64_MAX;
-    if (count + (all.could_go_on ? 1u : 0u) + (jump ? 1u : 0u) < 2) {
-        if (!all.could_go_on) { *next = others[0]; }
-        return true;
-    }
-    *seen = choose_seen(all.c, projection, project());
-    if (*seen) { return false; }
-    if (all.could_go_on) {
-        pick = choose(all.c, 1 + count + (jump ? 1u : 0u));
-        if (pick == 0) { return true; }
-        pick--;
-    } else {
-        pick = choose(all.c, count + (jump ? 1u : 0u));
-    }
-    if (pick == count) {
-        all.preemptions_left--;
-        all.now_ns = next_moment(false);
-        choose_note(all.c, "time jumps to %llu",
-                    (unsigned long long)all.now_ns);
-        return all.could_go_on ? true : (*next = others[0], true);
-    }
-    if (all.could_go_on) { all.preemptions_left--; }
-    *next = others[pick];
+    } while (count == 0 && !all.could_go_on && let_time_pass());
+    return count;
+}
+
+/* The state as bytes was not there before. A stack that the address sanitizer
+ * keeps elsewhere cannot be looked at. */
+static bool is_new(void)
+{
+#if defined(FIBRES_ASAN)
+    (void)project;
     return true;
+#else
+    return !choose_seen(all.c, projection, project());
+#endif
+}
+
+enum picked { PICKED, PICKED_SEEN, PICKED_NOBODY };
+
+static enum picked pick(uint32_t *next)
+{
+    for (;;) {
+        uint32_t others[FIBRES_MAX];
+        uint32_t count = find_others(others);
+        uint32_t stay = all.could_go_on ? 1 : 0;
+        bool budget = all.preemptions_left > 0;
+        bool jump = budget && next_moment(true) != UINT64_MAX;
+        uint32_t choice = 0;
+
+        if (count + stay == 0) { return PICKED_NOBODY; }
+        if (stay == 1 && !budget) { count = 0; }
+        if (count + stay + (jump ? 1u : 0u) > 1) {
+            if (!is_new()) { return PICKED_SEEN; }
+            choice = choose(all.c, count + stay + (jump ? 1u : 0u));
+        }
+        if (choice < stay) {
+            *next = all.current;
+            return PICKED;
+        }
+        if (choice < count + stay) {
+            all.preemptions_left -= stay;
+            *next = others[choice - stay];
+            return PICKED;
+        }
+        all.preemptions_left--;
+        all.jumps++;
+        all.now_ns = next_moment(true);
+        choose_note(all.c, "time runs ahead to %llu",
+                    (unsigned long long)all.now_ns);
+    }
+}
+
+/* Goes on with a fibre until it can be switched away from. */
+static void run_fibre(uint32_t index)
+{
+    if (index != all.current) {
+        choose_note(all.c, "%s goes on", all.fibres[index].name);
+    }
+    all.fibres[index].state = FIBRE_CAN_GO_ON;
+    go_on_with(index);
+    while (all.request == REQUEST_CHOOSE) {
+        all.choice = choose(all.c, all.choice);
+        go_on_with(index);
+    }
+    if (all.request == REQUEST_FAIL) { choose_fail(all.c, "%s", all.sentence); }
+    if (++all.switches > SWITCHES_MAX) {
+        choose_fail(all.c, "it did not come to rest");
+    }
 }
 
 bool fibres_run(void)
 {
     uint32_t next = 0;
-    bool seen = false;
+    enum picked picked;
 
     all.could_go_on = false;
-    while (pick(&seen, &next)) {
-        struct fibre *fibre = &all.fibres[next];
-
-        if (next != all.current && choose_noting(all.c)) {
-            choose_note(all.c, "%s goes on", fibre->name);
-        }
-        fibre->state = FIBRE_CAN_GO_ON;
-        go_on_with(next);
-        while (all.request == REQUEST_CHOOSE) {
-            all.choice = choose(all.c, all.choice);
-            go_on_with(next);
-        }
-        if (all.request == REQUEST_FAIL) {
-            choose_fail(all.c, "%s", all.sentence);
-        }
-        if (++all.switches > SWITCHES_MAX) {
-            choose_fail(all.c, "it did not come to rest");
-        }
-    }
-    return !seen;
+    while ((picked = pick(&next)) == PICKED) { run_fibre(next); }
+    return picked == PICKED_NOBODY;
 }
 
 /* -------------------------------------------------------------- in a fibre */
@@ -334,6 +370,11 @@ bool fibres_run(void)
 uint64_t fibres_now_ns(void)
 {
     return all.now_ns;
+}
+
+bool fibres_time_ran_ahead(void)
+{
+    return all.jumps > 0;
 }
 
 uint32_t fibres_choose(uint32_t n)
@@ -344,28 +385,27 @@ uint32_t fibres_choose(uint32_t n)
     return all.choice;
 }
 
-void fibres_yield(const char *what)
+void fibres_yield(void)
 {
     all.could_go_on = true;
-    all.what = what;
     leave_fibre(REQUEST_SWITCH);
 }
 
-bool fibres_wait(const char *what, bool (*ready)(void *context), void *context,
+bool fibres_wait(bool (*ready)(void *context), void *context,
                  uint64_t deadline_ns)
 {
     struct fibre *fibre = &all.fibres[all.current];
 
     fibre->deadline_ns = deadline_ns;
+    if (deadline_ns != UINT64_MAX) { fibre->moment_ns = deadline_ns; }
     if (ready(context) || deadline_ns <= all.now_ns) {
-        fibres_yield(what);
+        fibres_yield();
         return ready(context);
     }
     fibre->state = FIBRE_WAITS;
     fibre->ready = ready;
     fibre->ready_context = context;
     all.could_go_on = false;
-    all.what = what;
     leave_fibre(REQUEST_SWITCH);
     return ready(context);
 }
@@ -422,9 +462,9 @@ struct cleat_clock fibres_clock(void)
     return clock;
 }
 
-bool fibres_holds_lock(const struct fibres_port *port)
+bool fibres_holds_lock(void)
 {
-    return port->lock_owner == all.current + 1;
+    return all.port->lock_owner == all.current + 1;
 }
 
 static bool lock_is_free(void *context)
@@ -436,12 +476,9 @@ static void port_lock(struct cleat_threads_context *context)
 {
     struct fibres_port *port = (void *)context;
 
-    fibres_check(!fibres_holds_lock(port), "the-lock-is-never-taken-twice");
-    (void)fibres_wait("lock", lock_is_free, port, UINT64_MAX);
-    /* A fibre that could go on was preempted, and another has it now. */
-    while (port->lock_owner != 0) {
-        (void)fibres_wait("lock", lock_is_free, port, UINT64_MAX);
-    }
+    fibres_check(!fibres_holds_lock(), "the-lock-is-never-taken-twice");
+    /* Between the look and the taking another may have got it. */
+    while (!fibres_wait(lock_is_free, port, UINT64_MAX)) {}
     port->lock_owner = all.current + 1;
 }
 
@@ -449,9 +486,9 @@ static void port_unlock(struct cleat_threads_context *context)
 {
     struct fibres_port *port = (void *)context;
 
-    fibres_check(fibres_holds_lock(port), "only-who-took-the-lock-gives-it");
+    fibres_check(fibres_holds_lock(), "only-who-took-the-lock-gives-it");
     port->lock_owner = 0;
-    fibres_yield("unlock");
+    fibres_yield();
 }
 
 static enum cleat_status port_submit(struct cleat_threads_context *context,
@@ -460,15 +497,15 @@ static enum cleat_status port_submit(struct cleat_threads_context *context,
 {
     struct fibres_port *port = (void *)context;
 
-    fibres_yield("submit");
+    fibres_yield();
     if (port->jobs_count == port->jobs_max) { return CLEAT_NO_SLOT; }
     port->jobs[port->jobs_count++] = (struct fibres_job){fn, job, index};
     return CLEAT_OK;
 }
 
-struct cleat_threads fibres_threads(struct fibres_port *port)
+struct cleat_threads fibres_threads(void)
 {
-    struct cleat_threads threads = {(void *)port, port_lock, port_unlock,
+    struct cleat_threads threads = {(void *)all.port, port_lock, port_unlock,
                                     port_submit};
 
     return threads;
@@ -481,22 +518,25 @@ static bool has_job(void *context)
     return port->jobs_count > 0 || port->closing;
 }
 
-void fibres_work(void *context)
+void fibres_work(void *nothing)
 {
-    struct fibres_port *port = context;
+    struct fibres_port *port = all.port;
 
+    (void)nothing;
     for (;;) {
         struct fibres_job job;
 
-        while (!fibres_wait("job", has_job, port, UINT64_MAX)) {}
+        while (!fibres_wait(has_job, port, UINT64_MAX)) {}
         if (port->jobs_count == 0) { return; }
         job = port->jobs[0];
         port->jobs_count--;
         memmove(port->jobs, port->jobs + 1,
                 port->jobs_count * sizeof port->jobs[0]);
         memset(&port->jobs[port->jobs_count], 0, sizeof port->jobs[0]);
+        port->jobs_running++;
         job.fn(job.job, job.index);
-        fibres_check(!fibres_holds_lock(port), "the-lock-is-given-at-the-end");
+        port->jobs_running--;
+        fibres_check(!fibres_holds_lock(), "the-lock-is-given-at-the-end");
     }
 }
 
@@ -505,8 +545,8 @@ static enum cleat_status box_post(struct cleat_mailbox_context *context,
 {
     struct fibres_mailbox *box = (void *)context;
 
-    fibres_yield("post");
-    if (box->count == box->messages_max) { return CLEAT_NO_SLOT; }
+    fibres_yield();
+    if (box->count >= box->messages_max) { return CLEAT_NO_SLOT; }
     box->messages[box->count++] = *message;
     return CLEAT_OK;
 }
@@ -523,20 +563,15 @@ bool fibres_mailbox_has_room(void *mailbox)
     return box->count < box->messages_max;
 }
 
-/* Which port the waiting fibre's lock belongs to does not matter: there is
- * one. */
 static enum cleat_status box_wait(struct cleat_mailbox_context *context,
                                   uint64_t deadline_ns,
                                   struct cleat_message *message)
 {
     struct fibres_mailbox *box = (void *)context;
-    const struct fibres_port *port = all.world;
 
-    fibres_check(deadline_ns == 0 || !fibres_holds_lock(port),
+    fibres_check(deadline_ns == 0 || !fibres_holds_lock(),
                  "nobody-waits-with-the-lock-held");
-    if (!fibres_wait("wait", has_message, box, deadline_ns)) {
-        return CLEAT_DEADLINE;
-    }
+    if (!fibres_wait(has_message, box, deadline_ns)) { return CLEAT_DEADLINE; }
     *message = box->messages[0];
     box->count--;
     memmove(box->messages, box->messages + 1,

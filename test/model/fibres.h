@@ -39,6 +39,7 @@ struct fibres_job {
 };
 struct fibres_port {
     uint32_t lock_owner; /* 1 + the fibre; 0: free */
+    uint32_t jobs_running;
     uint32_t jobs_count;
     uint32_t jobs_max;
     bool closing; /* worker fibres end when there is no job left */
@@ -51,9 +52,11 @@ struct fibres_mailbox {
 };
 
 /* Begins an execution.
- *   world  what the test's state is; hashed, with the stacks */
-void fibres_begin(struct choose *c, uint32_t preemptions_max, void *world,
-                  size_t world_bytes, uint64_t now_ns);
+ *   port   the lock and the jobs; part of the world
+ *   world  the test's state, all of it: hashed, with the stacks */
+void fibres_begin(struct choose *c, uint32_t preemptions_max,
+                  struct fibres_port *port, void *world, size_t world_bytes,
+                  uint64_t now_ns);
 
 /* Adds a fibre; its number is the order. */
 void fibres_add(const char *name, void (*fn)(void *context), void *context);
@@ -65,11 +68,13 @@ bool fibres_run(void);
 /* --- in a fibre --- */
 
 uint64_t fibres_now_ns(void);
+/* Whether it passed while somebody could go on. */
+bool fibres_time_ran_ahead(void);
 uint32_t fibres_choose(uint32_t n);
 /* A place at which another may go on. */
-void fibres_yield(const char *what);
+void fibres_yield(void);
 /* Waits until ready(context), or deadline_ns; whether it is ready. */
-bool fibres_wait(const char *what, bool (*ready)(void *context), void *context,
+bool fibres_wait(bool (*ready)(void *context), void *context,
                  uint64_t deadline_ns);
 void fibres_check_that(bool condition, const char *sentence);
 #define fibres_check(condition, sentence) \
@@ -77,13 +82,13 @@ void fibres_check_that(bool condition, const char *sentence);
 void fibres_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Runs submitted jobs until the port closes: the body of a worker fibre. */
-void fibres_work(void *port);
+void fibres_work(void *nothing);
 
 struct cleat_clock fibres_clock(void);
-struct cleat_threads fibres_threads(struct fibres_port *port);
+struct cleat_threads fibres_threads(void);
 struct cleat_mailbox fibres_mailbox(struct fibres_mailbox *mailbox);
 /* For a port that keeps what found no room. */
 bool fibres_mailbox_has_room(void *mailbox);
-bool fibres_holds_lock(const struct fibres_port *port);
+bool fibres_holds_lock(void);
 
 #endif

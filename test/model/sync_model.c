@@ -25,7 +25,8 @@ enum {
     MEMBERS_MAX = 1 + REPLICAS_MAX * WORKERS_MAX,
     FLIGHTS_MAX = 24,
     RETRY = 20,
-    VERSION_FIRST = 1
+    VERSION_FIRST = 1,
+    VERSION_STRANGE = 99
 };
 
 /* Each step has its own time, so that one taken for another shows. A command
@@ -54,6 +55,8 @@ struct setting {
     uint8_t rounds;
     bool in_place;
     bool interleave;   /* answers may arrive between two commands of a step */
+    uint8_t strangers; /* bit r: replica r is found paused, with a version
+                          that is neither */
     uint8_t attached;  /* bit r: replica r is not our child, it has a lease */
     uint8_t lease;     /* how long it serves unrenewed */
     uint64_t start_ns; /* when the first update begins */
@@ -119,6 +122,7 @@ struct world {
     uint8_t stream;  /* enum below: what the trainer's failure does to a send */
     bool committing; /* a commit command has left */
     bool cancelled;
+    bool rested;      /* what comes now comes after the outcome */
     bool dead_before; /* a replica was dead when the update began */
     /* the last fault, for the table of outcomes */
     uint8_t fault_step;
@@ -232,8 +236,9 @@ static void check_command(struct choose *c, struct world *w,
     uint32_t step = command->step;
     bool trainer = command->member == 0;
 
-    choose_check(c, !sync_pair_below(pair, w->last_pair) &&
-                        sync_pair_below(w->used_pair, pair),
+    choose_check(c,
+                 !sync_pair_below(pair, w->last_pair) &&
+                     sync_pair_below(w->used_pair, pair),
                  "epochs-never-repeat");
     if (step == CLEAT_SYNC_PREPARE && !sync_pair_same(pair, t->prepared)) {
         choose_check(c, sync_pair_below(t->prepared, pair),
@@ -263,6 +268,12 @@ static void check_command(struct choose *c, struct world *w,
         t->owes_finalize = t->attempted_ever = true;
         t->attempted = pair;
     }
+    choose_check(c,
+                 (step != CLEAT_SYNC_RESTORE && step != CLEAT_SYNC_RESUME) ||
+                     cleat_sync_replica_state(
+                         w->sync, replica_of(w->set, command->member)) ==
+                         CLEAT_SYNC_ACTIVE,
+                 "a-fenced-replica-is-owed-no-restore-or-resume");
     switch (step) {
     case CLEAT_SYNC_PAUSE: t->paused = true; break;
     case CLEAT_SYNC_RELEASE:
@@ -315,6 +326,8 @@ static void check_belief(struct choose *c, const struct world *w, uint32_t r,
 
         could = could || sync_peer_could_serve(p, w->now);
         if (state != CLEAT_SYNC_SERVING) { continue; }
+        choose_check(c, !w->track[member_of(set, r, i)].lost || w->rested,
+                     "who-was-reported-lost-does-not-count-as-serving");
         /* One that dies or stands still after it has answered is found out in
          * the next update. */
         choose_check(c,
@@ -1165,6 +1178,7 @@ static void begin(struct choose *c, struct world *w)
     w->seen_step = UINT32_MAX;
     w->committing = false;
     w->cancelled = false;
+    w->rested = false;
     choose_check(c, cleat_sync_begin(w->sync, w->now, &request) == CLEAT_OK,
                  "an-update-begins");
     after_call(c, w);
@@ -1237,6 +1251,7 @@ static bool at_rest(struct choose *c, struct world *w)
                 cleat_sync_outcome_name(outcome));
     check_rest(c, w);
     choose_mark(c, mark);
+    w->rested = true;
     aftermath(c, w);
     if (w->round == w->set->rounds || outcome == CLEAT_SYNC_RESTART) {
         return false;
@@ -1297,9 +1312,13 @@ static void init(void *state, const void *arg)
         sync_peer_start(&w->peers[i], i == 0, set->in_place, child,
                         VERSION_FIRST);
         w->peers[i].seen.term = set->term;
+        if (i > 0 && (set->strangers >> replica_of(set, i) & 1u) != 0) {
+            w->peers[i].paused = true;
+            w->peers[i].cells[0] = w->peers[i].cells[1] = VERSION_STRANGE;
+        }
         (void)cleat_sync_hello(w->sync, i, set->term,
                                i == 0 ? CLEAT_SYNC_UNKNOWN : CLEAT_SYNC_WHOLE,
-                               VERSION_FIRST);
+                               w->peers[i].cells[0]);
     }
     if (set->epoch != 0) {
         w->sync->term = set->term + 1;
@@ -1315,7 +1334,7 @@ static unsigned char *put_pair(unsigned char *at, const struct world *w,
                                struct sync_pair pair)
 {
     const struct cleat_sync *sync = w->sync;
-    uint32_t value = 14;
+    uint32_t value = 64u + (uint32_t)(pair.epoch & 63u); /* another term */
 
     if (pair.term == 0 && pair.epoch == 0) {
         value = 15;
@@ -1544,8 +1563,10 @@ static const struct choose_test tests[] = {
           .workers = 1, .replicas_min = 1, .faults = 2, .rounds = 2)},
     {TEST("two-rounds-two-faults-in-place", reaches_all, .replicas = 2,
           .workers = 1, .replicas_min = 1, .faults = 2, .rounds = 2,
-          .term_gap = 1,
-          .in_place = true)},
+          .term_gap = 1, .in_place = true)},
+    {TEST("a-replica-is-found-with-a-version-of-its-own", reaches_all,
+          .replicas = 2, .workers = 1, .replicas_min = 1, .faults = 2,
+          .rounds = 1, .strangers = 2)},
     {TEST("times-near-the-end-of-time", reaches_all, .replicas = 2,
           .workers = 1, .replicas_min = 1, .faults = 1, .rounds = 1,
           .start_ns = UINT64_MAX - 5000, .in_place = true)},

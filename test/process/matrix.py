@@ -13,6 +13,8 @@ import shutil
 import sys
 import tempfile
 
+sys.dont_write_bytecode = True  # nothing in the source tree
+
 import harness
 import rules
 from harness import Failure, expect
@@ -49,19 +51,9 @@ def all_cells():
     for kind in rules.LONG:
         for step in ("prepare", "group", "send@5", "pause", "commit"):
             cells.append(Cell(step, "replica", kind, "staged"))
-    # The only attempt fails while others have applied a part of it.
-    cells.append(Cell("send@5", "replica", "kill", "staged",
-                      rules.ROLLED_BACK, ("--attempts-max", "1")))
-    cells.append(Cell("send@5", "replica", "kill", "in-place",
-                      rules.RESTART, ("--attempts-max", "1")))
-    # Nothing was applied: the digest was wrong in the first bucket.
-    cells.append(Cell("send@1", "trainer", "corrupt", "in-place",
-                      rules.ROLLED_BACK, ("--attempts-max", "1")))
-    # Too few are left.
-    cells.append(Cell("resume", "replica", "kill", "staged",
-                      rules.RESTART, ("--replicas-min", "3")))
-    cells.append(Cell("pause", "replica", "kill", "staged",
-                      rules.RESTART, ("--replicas-min", "3")))
+    for step, who, kind, options, modes in rules.SPECIAL:
+        for mode in rules.MODES:
+            cells.append(Cell(step, who, kind, mode, modes[mode], options))
     return cells
 
 

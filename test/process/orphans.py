@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True  # nothing in the source tree
+
 import harness
 from harness import Failure, expect
 

@@ -62,29 +62,49 @@ def victim_state(step, who, kind):
     return "dead" if kind in ("kill", "stop") else "quarantined"
 
 
+# What the last cells of the table need besides the fault.
+SPECIAL = (
+    # (step, who, kind, options, {mode: outcome})
+    ("send@5", "replica", "kill", ("--attempts-max", "1"),
+     {"staged": ROLLED_BACK, "in-place": RESTART}),
+    ("send@1", "trainer", "corrupt", ("--attempts-max", "1"),
+     {"staged": ROLLED_BACK, "in-place": ROLLED_BACK}),
+    ("pause", "replica", "kill", ("--replicas-min", "3"),
+     {"staged": RESTART, "in-place": RESTART}),
+    ("resume", "replica", "kill", ("--replicas-min", "3"),
+     {"staged": RESTART, "in-place": RESTART}),
+)
+LABELS = {"send@5": "send@K, K > 1"}
+
+
+def both_modes(staged, in_place):
+    text = NAMES[staged]
+    return text if in_place == staged else f"{text}, in-place {NAMES[in_place]}"
+
+
 def table():
     """The README's table, in Markdown."""
-    def cell(step, who, kind):
+    def cell(step, who, kinds):
         if not has_command(step, who):
-            return "-"
-        found = [expected(step, who, kind, mode) for mode in MODES]
-        text = NAMES[found[0]]
-        if found[1] != found[0]:
-            text += f", in-place {NAMES[found[1]]}"
-        return text
+            return "refused"
+        found = {both_modes(*(expected(step, who, kind, mode)
+                              for mode in MODES)) for kind in kinds}
+        assert len(found) == 1, (step, who, kinds, found)
+        return found.pop()
 
-    columns = [("trainer", "passing"), ("trainer", "lasting"),
-               ("replica", "passing"), ("replica", "lasting")]
-    lines = ["| STEP | " + " | ".join(f"{who}: {what}" for who, what in columns)
-             + " |", "|---" * (1 + len(columns)) + "|"]
+    columns = [(who, kinds) for who in ("replica", "trainer")
+               for kinds in (PASSING, LASTING)]
+    lines = ["| STEP | replica: passes | replica: lasts | trainer: passes "
+             "| trainer: lasts |", "|---|---|---|---|---|"]
     for step in STEPS:
-        row = [step]
-        for who, what in columns:
-            kinds = PASSING if what == "passing" else LASTING
-            found = {cell(step, who, kind) for kind in kinds}
-            assert len(found) == 1, (step, who, what, found)
-            row.append(found.pop())
-        lines.append("| " + " | ".join(row) + " |")
+        cells = [cell(step, who, kinds) for who, kinds in columns]
+        lines.append("| " + " | ".join([LABELS.get(step, step), *cells]) + " |")
+    for step, who, kind, options, modes in SPECIAL:
+        text = both_modes(*(modes[mode] for mode in MODES))
+        step = LABELS.get(step, step)
+        where = f"{step} : {kind}, `{' '.join(options)}`"
+        cells = ["", text, "", ""] if who == "replica" else ["", "", text, ""]
+        lines.append("| " + " | ".join([where, *cells]) + " |")
     return "\n".join(lines)
 
 

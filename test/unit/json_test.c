@@ -121,6 +121,21 @@ static void a_bad_text_is_refused_at_its_first_bad_byte(void **state)
     }
 }
 
+static void
+the_first_and_last_character_of_each_length_are_accepted(void **state)
+{
+    (void)state;
+    assert_int_equal(check("\"\x20\x7F\xC2\x80\xDF\xBF"
+                           "\xE0\xA0\x80\xE0\xBF\xBF\xE1\x80\x80"
+                           "\xEC\xBF\xBF\xED\x80\x80\xED\x9F\xBF"
+                           "\xED\x80\xBF\xEE\x80\x80\xEF\xBF\xBF"
+                           "\xF0\x90\x80\x80\xF0\xBF\xBF\xBF"
+                           "\xF1\x80\x80\x80\xF3\xBF\xBF\xBF"
+                           "\xF4\x80\x80\x80\xF4\x8F\xBF\xBF\"",
+                           NULL),
+                     CLEAT_OK);
+}
+
 static void a_nul_byte_in_the_text_is_refused_where_it_is(void **state)
 {
     struct cleat_error error;
@@ -385,6 +400,8 @@ static void a_lone_surrogate_is_refused_unless_it_may_be_replaced(void **state)
     expect_no_string("\"\\ud800\\u0041\"", 0, 1);
     expect_no_string("\"\\ud800\\ud800\\udc00\"", 0, 1);
     expect_no_string("\"\\udc00\\ud800\"", 0, 1);
+    expect_no_string("\"\\udc00\\udc00\"", 0, 1);
+    expect_no_string("\"\\ud800\\ue000\"", 0, 1);
     expect_decoded("\"\\ud800\"", replace, "\xEF\xBF\xBD", 3);
     expect_decoded("\"\\ud800x\"", replace, "\xEF\xBF\xBDx", 4);
     expect_decoded("\"\\ud800\\n\"", replace, "\xEF\xBF\xBD\n", 4);
@@ -589,12 +606,17 @@ static void too_few_scratch_words_are_told_how_many_it_takes(void **state)
         assert_int_equal(error.offset, 4);
     }
     assert_int_equal(unique("{\"a\":1,\"b\":2,\"c\":3}", 4, &error), CLEAT_OK);
+    /* The words run out before the duplicate comes. */
+    assert_int_equal(unique("{\"a\":1,\"a\":2}", 2, &error), CLEAT_TOO_SMALL);
+    assert_int_equal(error.offset, 3);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bad_text_is_refused_at_its_first_bad_byte),
+        cmocka_unit_test(
+            the_first_and_last_character_of_each_length_are_accepted),
         cmocka_unit_test(a_nul_byte_in_the_text_is_refused_where_it_is),
         cmocka_unit_test(the_root_is_told_without_the_space_around_it),
         cmocka_unit_test(depth_is_allowed_up_to_the_limit_and_no_further),

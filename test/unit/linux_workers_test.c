@@ -673,7 +673,9 @@ static void a_childs_group_dies_with_it(void **state)
     struct bench bench;
 
     (void)state;
-    begin(&bench);
+    begin_with(&bench, 64);
+    bench.config.grace_ns = CLEAT_NONE;
+    make(&bench);
     spawn(&bench, 1, "parent");
     spawn(&bench, 2, "parent");
     spawn(&bench, 3, "parent");
@@ -692,7 +694,6 @@ static void a_childs_group_dies_with_it(void **state)
     expect_message(&bench, CLEAT_WORKER_LOST, 2);
     await_not_running(grandchild[2]);
     /* and one that is there at the end */
-    bench.config.grace_ns = CLEAT_NONE;
     end(&bench);
     await_not_running(grandchild[3]);
 }

@@ -1,0 +1,451 @@
+#!/usr/bin/env python3
+# Cleat: `cleat sync` as a command: its options, its report, its files, its
+# signals, and what it says to bad input. SPDX-License-Identifier: Apache-2.0
+"""usage: command.py --cleat PATH [--only TEXT] [--jobs N]"""
+import argparse
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True  # nothing in the source tree
+
+import harness
+from harness import Failure, expect
+
+SMALL = ("--bucket-mib", "1", "--start-timeout-s", "120")
+
+
+def tensors(path):
+    """{name: (dtype, shape, bytes)} of a safetensors file, read by hand."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        data = file.read()
+    header.pop("__metadata__", None)
+    return {name: (row["dtype"], tuple(row["shape"]),
+                   data[slice(*row["data_offsets"])])
+            for name, row in header.items()}
+
+
+class Tests:
+    def __init__(self, cleat, weights, scale):
+        self.cleat, self.weights, self.scale = cleat, weights, scale
+
+    def job(self, *options, weights=None):
+        return harness.Job(self.cleat, weights or self.weights, *SMALL,
+                           *options)
+
+    def finish(self, job, code, *files, replicas=4, version=1):
+        found = job.wait()
+        expect(found == code, "exit", found, "expected", code, job.out,
+               job.lines)
+        report = job.report()
+        harness.check_schema(report, replicas)
+        harness.check_outcome(report, code, version=version)
+        job.expect_nothing_left(*files)
+        return report
+
+    # ---- what it does ----
+
+    def every_replica_serves_the_file_that_was_given(self):
+        names = [f"replica-{r}.safetensors" for r in range(4)]
+        with self.job("--dump", ".") as job:
+            report = self.finish(job, 0, *names)
+            source = tensors(self.weights)
+            for name in names:
+                dumped = tensors(os.path.join(job.folder, name))
+                expect(dumped == source, name, "is not what was sent")
+            expect(list(dumped) == list(source), "another order")
+        expect(report["bytes"] == sum(len(row[2]) for row in source.values()),
+               report["bytes"])
+
+    def a_dead_replica_dumps_nothing(self):
+        names = [f"replica-{r}.safetensors" for r in (0, 2)]
+        with self.job("--dump", "dumps", "--replicas", "3", "--fault",
+                      "send@2:1:kill") as job:
+            self.finish(job, 3, "dumps", replicas=3)
+            found = sorted(os.listdir(os.path.join(job.folder, "dumps")))
+            expect(found == names, found)
+
+    def each_round_brings_other_bytes(self):
+        with self.job("--rounds", "3", "--dump", ".", "--replicas", "2") as job:
+            report = self.finish(job, 0, "replica-0.safetensors",
+                                 "replica-1.safetensors", replicas=2, version=3)
+            source = tensors(self.weights)
+            dumps = [tensors(os.path.join(job.folder, f"replica-{r}.safetensors"))
+                     for r in range(2)]
+        expect(dumps[0] == dumps[1], "two replicas differ")
+        expect(list(dumps[0]) == list(source), "another table")
+        for name, (dtype, shape, data) in source.items():
+            expect(dumps[0][name][:2] == (dtype, shape), name)
+            expect(dumps[0][name][2] != data, name, "is as in version 1")
+        expect(report["version"] == 3 and report["attempts"] == 3, report)
+        expect(len({r["digest"] for r in report["replicas"]}) == 1, report)
+
+    def rounds_in_place(self):
+        with self.job("--rounds", "3", "--mode", "in-place") as job:
+            self.finish(job, 0, version=3)
+
+    def a_quarantined_replica_takes_part_in_the_next_round(self):
+        with self.job("--step-timeout-s", str(self.scale), "--rounds", "2",
+                      "--replicas", "3", "--fault",
+                      f"pause:1:stop={1500 * self.scale}") as job:
+            report = self.finish(job, 3, replicas=3, version=2)
+        expect(len(harness.states(report, "serving")) == 3, report["replicas"])
+
+    def the_worst_round_is_the_exit_code_and_restart_stops(self):
+        with self.job("--rounds", "3", "--replicas", "2", "--replicas-min", "2",
+                      "--fault", "commit:0:kill") as job:
+            report = self.finish(job, 5, replicas=2, version=None)
+        expect(report["version"] == 1, "went on after RESTART:", report)
+
+    def replicas_of_two_workers(self):
+        with self.job("--replicas", "2", "--workers", "2", "--dump", ".",
+                      "--fault", "prepare:1:error") as job:
+            report = self.finish(job, 0, "replica-0.safetensors",
+                                 "replica-1.safetensors", replicas=2)
+        expect(report["attempts"] == 2, report)
+
+    def half_a_replica_dead_is_a_replica_dead(self):
+        with self.job("--replicas", "2", "--workers", "2", "--fault",
+                      "send@2:1:kill") as job:
+            report = self.finish(job, 3, replicas=2)
+        expect(harness.states(report, "dead") == [1], report)
+
+    def any_is_drawn_from_the_seed(self):
+        def who(seed):
+            with self.job("--replicas", "4", "--seed", seed, "--fault",
+                          "pause:any:kill") as job:
+                return harness.states(self.finish(job, 3), "dead")
+        seeds = [who(seed) for seed in ("1", "1", "2", "3", "4", "5")]
+        expect(seeds[0] == seeds[1], "the same seed drew", seeds[:2])
+        expect(len(set(map(tuple, seeds))) > 1, "always the same:", seeds)
+
+    def one_file_or_a_folder_of_shards(self):
+        with tempfile.TemporaryDirectory(prefix="cleat-test-") as folder:
+            source = tensors(self.weights)
+            shards = {}
+            for index, name in enumerate(source):
+                shards.setdefault(f"part-{index % 2}.safetensors", []).append(name)
+            for shard, names in shards.items():
+                write_safetensors(os.path.join(folder, shard),
+                                  {name: source[name] for name in names})
+            index = {"metadata": {}, "weight_map": {
+                name: shard for shard, names in shards.items()
+                for name in names}}
+            with open(os.path.join(folder, "model.safetensors.index.json"),
+                      "w", encoding="utf-8") as file:
+                json.dump(index, file)
+            with self.job("--dump", ".", "--replicas", "1",
+                          weights=folder) as job:
+                self.finish(job, 0, "replica-0.safetensors", replicas=1)
+                dumped = tensors(os.path.join(job.folder,
+                                              "replica-0.safetensors"))
+        expect(dumped == source, "another content")
+
+    def a_trace_has_a_lane_for_each_process(self):
+        with self.job("--trace", "trace.json", "--replicas", "2", "--fault",
+                      "send@3:1:error") as job:
+            report = self.finish(job, 0, "trace.json", replicas=2)
+            with open(os.path.join(job.folder, "trace.json"),
+                      encoding="utf-8") as file:
+                trace = json.load(file)
+        events = trace["traceEvents"]
+        lanes = {event["args"]["name"]: event["pid"] for event in events
+                 if event["name"] == "process_name"}
+        expect(set(lanes) == {"coordinator", "trainer", "replica 0",
+                              "replica 1"}, lanes)
+        expect(lanes["replica 1"] == report["replicas"][1]["pid"], lanes)
+        expect(len(set(lanes.values())) == 4, lanes)
+
+        def spans(lane):
+            return [event["name"] for event in events
+                    if event["ph"] == "X" and event["pid"] == lanes[lane]]
+        steps = ["pause", "release", "prepare", "group", "send", "finalize",
+                 "prepare", "group", "send", "commit", "finalize", "restore",
+                 "resume"]
+        expect(spans("coordinator") == steps, spans("coordinator"))
+        expect(spans("replica 1") == ["start", *steps], spans("replica 1"))
+        trainers = [s for s in steps if s in ("prepare", "group", "send",
+                                              "finalize")]
+        expect(spans("trainer") == ["start", *trainers], spans("trainer"))
+        results = [event for event in events if event["ph"] == "i"
+                   and event["name"] == "send answered"
+                   and event["args"]["status"] == "TRANSIENT"]
+        expect(len(results) == 1, results)
+        expect(all(event["dur"] >= 0 for event in events
+                   if event["ph"] == "X"), "a span of negative length")
+
+    def the_text_report_says_it_in_the_first_line(self):
+        done = subprocess.run([self.cleat, "sync", "--weights", self.weights,
+                               "--replicas", "2"], capture_output=True,
+                              text=True, check=False,
+                              timeout=harness.WATCHDOG_S)
+        expect(done.returncode == 0, done)
+        expect(done.stdout.startswith("COMMITTED: version 1, 2 of 2 replicas "
+                                      "serve"), done.stdout)
+        expect(done.stderr == "", done.stderr)
+
+    def engines_may_attach_to_a_socket(self):
+        with self.job("--listen", "socket", "--replicas", "2") as job:
+            job.await_line("cleat sync: waiting for members")
+            engines = [subprocess.Popen(
+                [self.cleat, "engine", "--attach", "socket", "--board",
+                 "socket.board", "--member", str(member), "--weights",
+                 self.weights, "--bucket-mib", "1"], cwd=job.folder,
+                env=job.environment) for member in (1, 2)]
+            self.finish_attached(job, engines, 0)
+
+    def an_attached_engine_that_is_killed_is_dead_when_its_lease_is_over(self):
+        with self.job("--listen", "socket", "--replicas", "2") as job:
+            job.await_line("cleat sync: waiting for members")
+            engines = [subprocess.Popen(
+                [self.cleat, "engine", "--attach", "socket", "--board",
+                 "socket.board", "--member", str(member), "--weights",
+                 self.weights, "--bucket-mib", "1", *faults], cwd=job.folder,
+                env=job.environment)
+                for member, faults in ((1, ()), (2, ("--fault",
+                                                     "commit:1:kill")))]
+            report = self.finish_attached(job, engines, 3)
+            expect(harness.states(report, "dead") == [1], report)
+
+    def finish_attached(self, job, engines, code):
+        found = job.wait()
+        for engine in engines:
+            engine.wait(harness.WATCHDOG_S)
+        expect(found == code, "exit", found, job.out, job.lines)
+        report = job.report()
+        harness.check_schema(report, 2)
+        harness.check_outcome(report, code, version=1)
+        job.expect_nothing_left()
+        return report
+
+    # ---- signals ----
+
+    def interrupted_before_commit_it_goes_back(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.job("--fault", "send@2:1:slow=1000") as job:
+                job.await_line("cleat sync: send to replica 3")
+                job.kill(number)
+                report = self.finish(job, 4, version=0)
+                expect(report["errors"][0]["status"] == "CANCELLED"
+                       and report["errors"][0]["who"] == "caller",
+                       report["errors"])
+
+    def interrupted_after_commit_has_begun_it_goes_on(self):
+        with self.job("--fault", "finalize:1:slow=1000", "--rounds", "5") as job:
+            job.await_line("cleat sync: finalize to replica 3")
+            job.kill(signal.SIGINT)
+            report = self.finish(job, 0)
+        expect(report["version"] == 1, "began another round:", report)
+
+    def interrupted_in_bring_up_nobody_is_left(self):
+        with self.job("--fault", "start:1:stop") as job:
+            job.await_line("cleat sync: waiting for replica 3")
+            job.kill(signal.SIGTERM)
+            report = self.finish(job, 5, version=None)
+            expect(report["errors"][0]["status"] == "CANCELLED", report)
+
+    # ---- bad input ----
+
+    def bad_input_is_one_line_and_nothing_else(self):
+        with tempfile.TemporaryDirectory(prefix="cleat-test-") as folder:
+            count = 0
+            for options, words in bad_input(folder, self.weights):
+                self.refused(folder, options, words)
+                count += 1
+        return f"{count} cases"
+
+    def refused(self, folder, options, words):
+        before = sorted(os.listdir(folder))
+        mark = os.urandom(16).hex()
+        done = subprocess.run(
+            [self.cleat, "sync", *options], cwd=folder, capture_output=True,
+            text=True, check=False, timeout=harness.WATCHDOG_S,
+            env=dict(os.environ, **{harness.MARK: mark}))
+        said = done.stderr
+        expect(done.returncode == 2, options, "exit", done.returncode, said)
+        expect(done.stdout == "", options, "printed", done.stdout)
+        expect(said.startswith("cleat sync: ") and said.endswith("\n")
+               and said.count("\n") == 1, options, "said", repr(said))
+        for word in words:
+            expect(word in said, options, "did not say", repr(word), "in", said)
+        expect(sorted(os.listdir(folder)) == before, options, "wrote",
+               os.listdir(folder))
+        expect(not harness.marked(mark), options, "left a process")
+
+    def an_arena_that_is_large_enough_is_taken(self):
+        done = subprocess.run(
+            [self.cleat, "sync", "--weights", self.weights, "--arena-bytes",
+             "1"], capture_output=True, text=True, check=False, timeout=60)
+        needed = int(done.stderr.split("at least ")[1].split()[0])
+        with self.job("--arena-bytes", str(needed)) as job:
+            self.finish(job, 0)
+        done = subprocess.run(
+            [self.cleat, "sync", "--weights", self.weights, "--arena-bytes",
+             str(needed - 1)], capture_output=True, text=True, check=False,
+            timeout=60)
+        expect(done.returncode == 2 and str(needed) in done.stderr, done)
+
+
+def write_safetensors(path, rows):
+    header, data = {}, b""
+    for name, (dtype, shape, content) in rows.items():
+        header[name] = {"dtype": dtype, "shape": list(shape),
+                        "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    raw_file(path, json.dumps(header).encode(), data)
+
+
+def raw_file(path, header, data=b"", length=None):
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(header) if length is None else length))
+        file.write(header)
+        file.write(data)
+
+
+def row(shape, start, end, dtype="U8"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+def bad_files(folder):
+    """(name, a word that the line must have) of files that are not weights."""
+    def put(name, header, data=b"", length=None):
+        if not isinstance(header, bytes):
+            header = json.dumps(header).encode()
+        raw_file(os.path.join(folder, name), header, data, length)
+        return name
+
+    good = {"a": row([4], 0, 4)}
+    yield put("truncated", good, b"123"), "truncated"
+    yield put("trailing-garbage", good, b"12345"), "trailing-garbage"
+    yield put("overlap", {"a": row([4], 0, 4), "b": row([4], 2, 6)},
+              b"123456"), "overlap"
+    yield put("hole", {"a": row([4], 0, 4), "b": row([4], 6, 10)},
+              b"1234567890"), "hole"
+    yield put("twice", b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},'
+              b'"a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}',
+              b"12345678"), "twice"
+    yield put("dtype", {"a": row([4], 0, 4, "U9")}, b"1234"), "dtype"
+    yield put("bytes", {"a": row([3], 0, 4)}, b"1234"), "bytes"
+    yield put("product", {"a": row([1 << 40, 1 << 40], 0, 4)}, b"1234"), "product"
+    yield put("oversized", good, b"1234", length=100_000_001), "oversized"
+    yield put("long", good, b"1234", length=1 << 62), "long"
+    yield put("nested", b"[" * 100_000 + b"]" * 100_000), "nested"
+    yield put("fraction", b'{"a":{"dtype":"U8","shape":[4.0],"data_offsets":'
+              b'[0,4]}}', b"1234"), "fraction"
+    yield put("exponent", b'{"a":{"dtype":"U8","shape":[4],"data_offsets":'
+              b'[0,4e0]}}', b"1234"), "exponent"
+    yield put("minus", b'{"a":{"dtype":"U8","shape":[-4],"data_offsets":'
+              b'[0,4]}}', b"1234"), "minus"
+    with open(os.path.join(folder, "tiny"), "wb") as file:
+        file.write(b"1234567")
+    yield "tiny", "tiny"
+    with open(os.path.join(folder, "empty"), "wb"):
+        pass
+    yield "empty", "empty"
+    yield "nowhere", "nowhere"
+    for name, shard in (("missing-shard", "gone.safetensors"),
+                        ("outside", "../weights.safetensors"),
+                        ("absolute", "/etc/passwd")):
+        os.mkdir(os.path.join(folder, name))
+        with open(os.path.join(folder, name, "model.safetensors.index.json"),
+                  "w", encoding="utf-8") as file:
+            json.dump({"weight_map": {"a": shard}}, file)
+        yield name, shard.rsplit("/", 1)[-1].split(".")[0]
+    os.mkdir(os.path.join(folder, "bare-folder"))
+    yield "bare-folder", "bare-folder"
+
+
+def bad_input(folder, weights):
+    """(options, words that the line must have)"""
+    for name, word in list(bad_files(folder)):
+        yield ("--weights", name, "--trace", "t", "--dump", "d"), (word,)
+    weights = ("--weights", weights)
+    yield (), ("--weights",)
+    for options, words in (
+            (("--replicas", "0"), ("--replicas", "0")),
+            (("--replicas", "1024"), ("--replicas", "1024", "1023")),
+            (("--replicas", "512", "--workers", "2"), ("1023",)),
+            (("--replicas", "-1"), ("--replicas", "-1")),
+            (("--replicas", "4x"), ("--replicas", "4x")),
+            (("--workers", "0"), ("--workers",)),
+            (("--replicas-min", "0"), ("--replicas-min",)),
+            (("--replicas-min", "5"), ("--replicas-min", "5", "4")),
+            (("--mode", "inplace"), ("--mode", "inplace", "staged|in-place")),
+            (("--bucket-mib", "0"), ("--bucket-mib",)),
+            (("--bucket-mib", "1.5"), ("--bucket-mib", "1.5")),
+            (("--slots", "9"), ("--slots", "9")),
+            (("--attempts-max", "0"), ("--attempts-max",)),
+            (("--step-timeout-s", "0"), ("--step-timeout-s",)),
+            (("--step-timeout-s", "soon"), ("--step-timeout-s", "soon")),
+            (("--rounds", "0"), ("--rounds",)),
+            (("--report", "xml"), ("--report", "xml", "text|json")),
+            (("--seed", "x"), ("--seed",)),
+            (("--sneed", "1"), ("--sneed",)),
+            (("--replicas",), ("--replicas", "value")),
+            (("extra",), ("extra",)),
+            (("--arena-bytes", "1000"), ("--arena-bytes", "1000", "at least")),
+            (("--trace", "nowhere-at-all/t"), ("nowhere-at-all/t",)),
+            (("--dump", "nowhere-at-all/d"), ("nowhere-at-all/d",)),
+            (("--listen", "x" * 108), ("--listen", "107"))):
+        yield weights + options, words
+    for spec, words in (
+            ("", ("--fault",)),
+            ("send", ("STEP:WHO:KIND",)),
+            ("send:1", ("STEP:WHO:KIND",)),
+            ("sned:1:kill", ("sned", "send@K")),
+            ("send@0:1:kill", ("send@0", "from 1")),
+            ("send@:1:kill", ("send@",)),
+            ("send@1x:1:kill", ("send@1x",)),
+            ("pause@1:1:kill", ("pause@1",)),
+            ("fence:1:kill", ("fence", "expected")),
+            ("send@9:1:kill", ("9", "never", "2 buckets")),
+            ("send:4:kill", ("never", "0 to 3")),
+            ("send:-1:kill", ("-1", "trainer")),
+            ("send:all:kill", ("all", "any")),
+            ("send:1:kil", ("kil", "expected", "lost-answer")),
+            ("send:1:kill ", ("expected",)),
+            ("send:1:stop=", ("stop=", "milliseconds")),
+            ("send:1:stop=x", ("stop=x", "milliseconds")),
+            ("send:1:slow", ("slow", "slow=MS")),
+            ("send:1:kill=5", ("kill=5",)),
+            ("send:1:kill:2", ("kill:2",)),
+            ("pause:trainer:kill", ("never", "trainer", "pause")),
+            ("release:trainer:kill", ("never", "release")),
+            ("commit:trainer:error", ("never", "commit")),
+            ("restore:trainer:kill", ("never", "restore")),
+            ("resume:trainer:kill", ("never", "resume"))):
+        yield (weights + ("--fault", spec, "--trace", "t", "--dump", "d"),
+               ("--fault",) + words)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cleat", required=True)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--scale", type=float, default=1.0)
+    arguments = parser.parse_args()
+    folder = tempfile.mkdtemp(prefix="cleat-test-")
+    try:
+        cleat = os.path.abspath(arguments.cleat)
+        tests = Tests(cleat, harness.make_weights(cleat, folder),
+                      arguments.scale)
+        helpers = ("job", "finish", "finish_attached", "refused")
+        cells = [name for name in vars(Tests) if not name.startswith("_")
+                 and name not in helpers and arguments.only in name]
+        return 1 if harness.run_all(
+            cells, lambda name: getattr(tests, name)() or "ok",
+            arguments.jobs) else 0
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
