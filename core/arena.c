@@ -92,9 +92,11 @@ enum cleat_status cleat_arena_pool(struct cleat_arena *arena, uint32_t count,
             error, CLEAT_INVALID, count == 0 ? 1 : 2, 0,
             CLEAT_TEXT("pool: count and slot bytes must be 1 or more"));
     }
+    /* Where the links overflow, as in 32 bits they can, so do the slots: each
+     * is larger than its link. */
     stride = CLEAT_ALIGN_UP(slot_bytes);
     links = CLEAT_ALIGN_UP((size_t)count * sizeof(uint32_t));
-    if (count == POOL_END || stride < slot_bytes || links < count ||
+    if (count == POOL_END || stride < slot_bytes ||
         stride > (SIZE_MAX - links) / count) {
         return cleat_error_set(
             error, CLEAT_LIMIT, 1, 0,

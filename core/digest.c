@@ -409,7 +409,9 @@ static HARDWARE_TARGET uint32_t hardware_digest(uint32_t state,
 {
     CLEAT_ASSERT(from != NULL || bytes == 0);
     CLEAT_ASSERT(power_of_bytes(LANE_SHORT) == lane_short[7][8]);
-    return hardware(STORE_NOTHING, state, NULL, from, bytes);
+    /* Nothing is stored; but no offset may be added to a null pointer. */
+    return hardware(STORE_NOTHING, state, (unsigned char *)(uintptr_t)from,
+                    from, bytes);
 }
 
 static HARDWARE_TARGET uint32_t hardware_copy(uint32_t state, unsigned char *to,
@@ -432,12 +434,14 @@ static HARDWARE_TARGET uint32_t hardware_copy_cold(uint32_t state,
 
     CLEAT_ASSERT(((uintptr_t)to + head) % 64 == 0);
     CLEAT_ASSERT(to != from || bytes == 0);
+    if (bytes == 0) { return state; } /* then both may be null */
     if (head > bytes) { head = bytes; }
     state = hardware(STORE_WARM, state, to, from, head);
     state = hardware(STORE_COLD, state, to + head, from + head, bytes - head);
     STORE_COLD_END();
     return state;
 }
+
 static bool use_hardware(enum cleat_digest_kind kind)
 {
     CLEAT_ASSERT((uint32_t)kind <= CLEAT_DIGEST_HARDWARE);

@@ -11,13 +11,14 @@ struct row {
     uint8_t bytes;
 };
 
-static const struct row rows[CLEAT_DTYPE_END] = {{"NONE", 0},
-#define ROW(name, value, bytes) {#name, (bytes)},
-                                                 CLEAT_DTYPE_LIST(ROW)
+static const struct row rows[CLEAT_DTYPE_END] = {
+    [CLEAT_DTYPE_NONE] = {"NONE", 0},
+#define ROW(name, value, bytes) [value] = {#name, (bytes)},
+    CLEAT_DTYPE_LIST(ROW)
 #undef ROW
 };
 
-/* The list is dense and in order, so that a value is its row. */
+/* The list has no gaps, so that every value has a row. */
 #define ONE_MORE(dtype, value, size) +1
 #define ROW_IS_VALUE(dtype, value, size)                                    \
     CLEAT_STATIC_ASSERT(sizeof(#dtype) <= sizeof rows[0].name, "too long"); \

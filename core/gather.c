@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "assert.h"
+#include "text.h"
 
 enum {
     HANDLE_DUE,     /* its WAIT is to be handed out */
@@ -43,21 +44,14 @@ uint64_t cleat_gather_bound_ns(const struct cleat_gather_config *config)
                : CLEAT_GATHER_START_TIMEOUT_NS_DEFAULT;
 }
 
-/* The member of begin's arguments that is wrong, as its number; 0: none. */
-static uint64_t wrong_argument(const void *block,
-                               const struct cleat_gather_config *config)
+static bool is_sound(const struct cleat_gather_config *config)
 {
     CLEAT_ASSERT(config != NULL);
-    CLEAT_ASSERT(CLEAT_OK == 0);
-    if (block == NULL) { return 1; }
-    if (config->handles_count == 0 ||
-        config->handles_count == CLEAT_GATHER_NOBODY) {
-        return 3;
-    }
-    return config->policy != NULL &&
-                   cleat_retry_policy_check(config->policy) != CLEAT_OK
-               ? 3
-               : 0;
+    CLEAT_ASSERT(CLEAT_GATHER_NOBODY > 0);
+    return config->handles_count != 0 &&
+           config->handles_count != CLEAT_GATHER_NOBODY &&
+           (config->policy == NULL ||
+            cleat_retry_policy_check(config->policy) == CLEAT_OK);
 }
 
 enum cleat_status cleat_gather_begin(void *block, size_t bytes,
@@ -68,18 +62,20 @@ enum cleat_status cleat_gather_begin(void *block, size_t bytes,
     static const struct cleat_retry_policy bring_up = CLEAT_RETRY_BRING_UP;
     struct cleat_gather *gather = block;
     size_t needed = cleat_gather_bytes(config->handles_count);
-    uint64_t wrong = wrong_argument(block, config);
 
     CLEAT_ASSERT(out != NULL);
     CLEAT_ASSERT(needed >= sizeof *gather);
     *out = NULL;
-    if (wrong != 0) {
-        return cleat_error_set(error, CLEAT_INVALID, wrong, 0,
-                               "gather: no block, no handles or bad policy");
+    if (block == NULL || (uintptr_t)block % sizeof(uint64_t) != 0 ||
+        !is_sound(config)) {
+        return cleat_error_set(
+            error, CLEAT_INVALID, is_sound(config) ? 0 : 2, 0,
+            CLEAT_TEXT("gather: a block aligned to 8 bytes, 1 handle or more "
+                       "and a sound policy are needed"));
     }
     if (bytes < needed) {
-        return cleat_error_set(error, CLEAT_TOO_SMALL, 2, needed,
-                               "gather: the block is too small");
+        return cleat_error_set(error, CLEAT_TOO_SMALL, 1, needed,
+                               CLEAT_TEXT("gather: the block is too small"));
     }
     memset(gather, 0, needed);
     gather->policy = config->policy != NULL ? *config->policy : bring_up;
@@ -283,8 +279,8 @@ enum cleat_status cleat_gather_status(const struct cleat_gather *gather,
     return (enum cleat_status)gather->status;
 }
 
-void cleat_gather_report(const struct cleat_gather *gather, uint32_t handle,
-                         struct cleat_gather_report *report)
+void cleat_gather_look(const struct cleat_gather *gather, uint32_t handle,
+                       struct cleat_gather_report *report)
 {
     const struct cleat_gather_handle *of = at(gather, handle);
 

@@ -154,7 +154,9 @@ static bool take_string(struct reader *r)
         int c = peek(r);
 
         if (c < 0x20) {
-            return fail(r, CLEAT_TEXT("json: a string does not end"));
+            return fail(r,
+                        CLEAT_TEXT("json: a string with no end, or a control "
+                                   "character in it"));
         }
         if (c == '\\') {
             good = take_escape(r);
@@ -720,12 +722,12 @@ enum cleat_status cleat_json_unique_keys(const char *text,
 
     CLEAT_ASSERT(scratch != NULL || scratch_count == 0);
     CLEAT_ASSERT(end > object->offset);
+    if (object->type != CLEAT_JSON_OBJECT) { return CLEAT_OK; }
     if (end - 1 >= UINT32_MAX) {
         return refuse(error, CLEAT_LIMIT, UINT32_MAX,
                       CLEAT_TEXT("json: the text is too long"));
     }
-    if (object->type != CLEAT_JSON_OBJECT) { return CLEAT_OK; }
-    memset(scratch, 0, count * sizeof *scratch);
+    if (count > 0) { memset(scratch, 0, count * sizeof *scratch); }
     cleat_json_open(text, object, &cursor);
     for (; cleat_json_next_member(text, &cursor, &key, &value); members++) {
         /* Where the words run out, the rest is only counted. */

@@ -26,12 +26,12 @@ enum cleat_status cleat_plan_begin(struct cleat_plan *plan, void *block,
     if ((block == NULL && tensors_max != 0) ||
         (uintptr_t)block % sizeof(uint64_t) != 0) {
         return cleat_error_set(error, CLEAT_INVALID, 1, 0,
-                               CLEAT_TEXT("plan: block not aligned to 8"));
+                               CLEAT_TEXT("plan: no block aligned to 8 bytes"));
     }
     if (bucket_bytes == 0 || bucket_bytes % CLEAT_PLAN_ALIGN != 0) {
         return cleat_error_set(
             error, CLEAT_INVALID, 3, 0,
-            CLEAT_TEXT("plan: bucket not a multiple of 256"));
+            CLEAT_TEXT("plan: bucket_bytes not a multiple of 256"));
     }
     plan->ends = block;
     /* What UINT32_MAX buckets hold; below 2^64 for every bucket size. */
@@ -132,8 +132,8 @@ static uint32_t plan_find(const struct cleat_plan *plan, uint64_t flat)
     return low;
 }
 
-bool cleat_plan_piece(const struct cleat_plan *plan, uint32_t bucket,
-                      uint32_t *cursor, struct cleat_plan_piece *piece)
+bool cleat_plan_next(const struct cleat_plan *plan, uint32_t bucket,
+                     uint32_t *cursor, struct cleat_plan_piece *piece)
 {
     uint64_t base = (uint64_t)bucket * plan->bucket_bytes;
     uint64_t limit = base + cleat_plan_bucket_bytes(plan, bucket);

@@ -74,22 +74,12 @@ SHARED uint64_t least(uint64_t a, uint64_t b)
     return smaller;
 }
 
-SHARED uint64_t sum(uint64_t a, uint64_t b)
-{
-    /* cleat_time_add, smaller. */
-    uint64_t both = a + b < a ? UINT64_MAX : a + b;
-
-    CLEAT_ASSERT(both == cleat_time_add(a, b));
-    CLEAT_ASSERT(both >= a && both >= b);
-    return both;
-}
-
 /* `start` and a duration of a policy. */
 SHARED uint64_t later(uint64_t start, uint64_t value, uint32_t standard_ms)
 {
     CLEAT_ASSERT(standard_ms > 0);
-    CLEAT_ASSERT(sum(start, 0) == start);
-    return sum(start, resolved(value, standard_ms));
+    CLEAT_ASSERT(cleat_time_add(start, 0) == start);
+    return cleat_time_add(start, resolved(value, standard_ms));
 }
 
 /* x · thousandths / 1000, cut, saturating. Digit by digit, since a 64-bit
@@ -141,7 +131,7 @@ static uint64_t jittered(const struct cleat_retry_policy *policy, uint64_t d,
     if (jitter == CLEAT_RETRY_JITTER_ADDITIVE) {
         width = or_nothing(policy->spread_ns, 1000);
     }
-    return sum(scaled(d, certain_of(jitter)), drawn(width, fraction));
+    return cleat_time_add(scaled(d, certain_of(jitter)), drawn(width, fraction));
 }
 
 /* The next delay. The slot's is what it grows from, 0 when there was none; it
@@ -210,7 +200,7 @@ static uint64_t next_attempt(struct cleat_retry_slot *slot,
         }
     }
     CLEAT_ASSERT(delay == hint_ns || hint_ns == CLEAT_NONE || delay > 0);
-    return sum(slot->now_ns, delay);
+    return cleat_time_add(slot->now_ns, delay);
 }
 
 /* What the budget says to a failure that is to be tried again (`may` is

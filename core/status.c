@@ -97,6 +97,7 @@ enum cleat_status cleat_error_set(struct cleat_error *error,
     for (; i + 1 < sizeof error->text && text[i] != '\0'; i++) {
         error->text[i] = text[i];
     }
+    CLEAT_ASSERT(i < sizeof error->text);
     error->text[i] = '\0';
     return status;
 }

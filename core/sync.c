@@ -312,8 +312,9 @@ static void fail_for_good(struct cleat_sync *sync, uint32_t member)
     uint32_t replica = cleat_sync_replica_of(&sync->config, member);
 
     if (replica == CLEAT_SYNC_NOBODY) {
-        /* After commit nothing hangs on the trainer any more. */
-        if (!sync->committing) { sync->trainer_failed = true; }
+        /* Nobody asks for it after commit: nothing hangs on the trainer then.
+         */
+        sync->trainer_failed = true;
     } else {
         fail_replica(sync, replica);
     }

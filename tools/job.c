@@ -51,7 +51,7 @@ static void find_starts(struct job *job)
         struct cleat_plan_piece piece;
         uint32_t cursor = 0;
 
-        while (cleat_plan_piece(&job->windows, w, &cursor, &piece)) {
+        while (cleat_plan_next(&job->windows, w, &cursor, &piece)) {
             if (piece.tensor_offset != 0) { continue; }
             job->starts[piece.tensor] = (uint64_t)w * BOARD_WINDOW_BYTES +
                                         piece.bucket_offset;

@@ -139,7 +139,7 @@ enum cleat_status version_digest(struct version_source *source, uint32_t window,
     uint32_t at = 0;
     uint32_t crc = 0;
 
-    while (cleat_plan_piece(windows, window, &cursor, &piece)) {
+    while (cleat_plan_next(windows, window, &cursor, &piece)) {
         enum cleat_status status;
 
         crc = digest_zeros(source, crc, piece.bucket_offset - at);

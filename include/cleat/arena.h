@@ -70,7 +70,7 @@ enum cleat_status cleat_arena_carve(struct cleat_arena *arena, size_t bytes,
 
 /* Carves a pool of `count` slots (≥ 1) of `slot_bytes` bytes (≥ 1) each.
  * Returns what cleat_arena_carve does; CLEAT_LIMIT when the product does not
- * fit a size_t or there are 2^32 - 1 slots. */
+ * fit a size_t or there are 2^32 - 1 slots. On error *pool has no slots. */
 enum cleat_status cleat_arena_pool(struct cleat_arena *arena, uint32_t count,
                                    size_t slot_bytes, struct cleat_pool *pool,
                                    struct cleat_error *error);

@@ -114,10 +114,11 @@ uint64_t cleat_gather_bound_ns(const struct cleat_gather_config *config);
  *   bytes   of the block; CLEAT_GATHER_BYTES(handles_count) or more
  *   config  copied
  *   out     the block as a machine
- * Returns CLEAT_OK; CLEAT_INVALID: no block, no handles, or a policy that
- * cleat_retry_policy_check refuses, with the argument's number in
- * error->index; CLEAT_TOO_SMALL with the bytes needed in error->offset. On
- * error *out is NULL and the block is untouched. */
+ * Returns CLEAT_OK; CLEAT_INVALID: no block or one not so aligned, no handles
+ * or CLEAT_GATHER_NOBODY of them, or a policy that cleat_retry_policy_check
+ * refuses, with the argument's position (block 0, config 2) in error->index;
+ * CLEAT_TOO_SMALL with the bytes needed in error->offset. On error *out is NULL
+ * and the block is untouched. */
 enum cleat_status cleat_gather_begin(void *block, size_t bytes,
                                      const struct cleat_gather_config *config,
                                      uint64_t now_ns, struct cleat_gather **out,
@@ -165,8 +166,8 @@ enum cleat_status cleat_gather_status(const struct cleat_gather *gather,
                                       uint32_t *handle);
 
 /* What has become of `handle` < handles_count. */
-void cleat_gather_report(const struct cleat_gather *gather, uint32_t handle,
-                         struct cleat_gather_report *report);
+void cleat_gather_look(const struct cleat_gather *gather, uint32_t handle,
+                       struct cleat_gather_report *report);
 
 #ifdef __cplusplus
 }

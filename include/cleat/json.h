@@ -152,9 +152,10 @@ enum cleat_status cleat_json_i64(const char *text,
 /* Looks for two members of one object whose keys, escapes undone, are the
  * same. Objects inside it are not looked into.
  *   scratch         `scratch_count` words, which are overwritten: a hash table
- *                   of the keys. One word more than there are members is
- *                   enough; twice as many is fast. Keys chosen by an enemy can
- *                   cost scratch_count² comparisons.
+ *                   of the keys; may be NULL when scratch_count is 0. One word
+ *                   more than there are members is enough; twice as many is
+ *                   fast. Keys chosen by an enemy can cost scratch_count²
+ *                   comparisons.
  * Returns CLEAT_OK; CLEAT_EXISTS with the second key's place in error->offset
  * and its number (from 0) in error->index; CLEAT_TOO_SMALL with the words
  * needed in error->offset, unless a duplicate was found before they ran out;

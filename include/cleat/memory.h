@@ -1,14 +1,14 @@
 /* Cleat: the shared-memory transport. SPDX-License-Identifier: Apache-2.0
  *
  * One machine, one sender, up to receivers_max receivers; see
- * cleat/transport.h for what a transport does. Linux 4.14 or newer.
+ * cleat/transport.h for what a transport does. Linux 5.1 or newer.
  *
  * Two memfds, made by the sender and passed with the ticket:
  *
- *   data   a head word and the slots; the sender alone can write. What is
- *          passed is a second, read-only opening of it, so a receiver can
- *          neither map nor open it for writing: not by accident, and, unless it
- *          is root or the sender's own user, not on purpose.
+ *   data   a head word and the slots. The sender alone can write: once it has
+ *          mapped the memory, it seals it against all future writing
+ *          (F_SEAL_FUTURE_WRITE), whoever opens or maps it and by whatever way,
+ *          and against a change of size.
  *   acks   a cache line a receiver, which that receiver alone writes, and two
  *          bells, words that say nothing: whoever changes something rings, and
  *          whoever waits sleeps on a bell (futex). Every process can write

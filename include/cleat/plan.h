@@ -22,7 +22,7 @@
  * Nothing is stored a bucket: 8 bytes a tensor, and any bucket is found by a
  * binary search.
  *
- *     begin ──add, add, …──▶ end ──▶ buckets, bucket_bytes, piece (any thread)
+ *     begin ──add, add, …──▶ end ──▶ buckets, bucket_bytes, next (any thread)
  *
  * Invariants: covers-every-byte-once · bucket-never-overflows ·
  * same-on-every-rank.
@@ -121,8 +121,8 @@ static inline uint64_t cleat_plan_flat_bytes(const struct cleat_plan *plan)
 }
 
 /* CRC32C over the bucket size and then each tensor's size, each as 8 bytes,
- * little end first. Two plans with equal digests (and tensor counts) are the
- * same plan. The plan must have ended. */
+ * little end first: different plans have equal digests once in 2^32. The plan
+ * must have ended. */
 static inline uint32_t cleat_plan_digest(const struct cleat_plan *plan)
 {
     return plan->digest;
@@ -139,8 +139,8 @@ uint32_t cleat_plan_bucket_bytes(const struct cleat_plan *plan,
  *            cursor serves one bucket
  *   piece    out; untouched when there is none
  * Returns whether there was one. */
-bool cleat_plan_piece(const struct cleat_plan *plan, uint32_t bucket,
-                      uint32_t *cursor, struct cleat_plan_piece *piece);
+bool cleat_plan_next(const struct cleat_plan *plan, uint32_t bucket,
+                     uint32_t *cursor, struct cleat_plan_piece *piece);
 
 #ifdef __cplusplus
 }

@@ -154,7 +154,7 @@ enum cleat_status cleat_error_set(struct cleat_error *error,
  * one way in which times are added. */
 static inline uint64_t cleat_time_add(uint64_t a_ns, uint64_t b_ns)
 {
-    return a_ns > UINT64_MAX - b_ns ? CLEAT_NEVER : a_ns + b_ns;
+    return a_ns + b_ns < a_ns ? CLEAT_NEVER : a_ns + b_ns;
 }
 
 #ifdef __cplusplus

@@ -260,7 +260,7 @@ static enum cleat_status end_run(struct cleat_bringup *bringup,
         return cleat_error_set(error, status, handle, 0,
                                "bring-up: the caller cancelled");
     }
-    cleat_gather_report(bringup->machine, handle, &report);
+    cleat_gather_look(bringup->machine, handle, &report);
     (void)snprintf(line, sizeof line,
                    "bring-up: handle %" PRIu32 " is not ready after %" PRIu32
                    " waits: %s (%s)",

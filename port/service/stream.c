@@ -62,7 +62,7 @@ static enum cleat_status fill_pieces(const struct send *send, uint32_t bucket,
     struct cleat_plan_piece piece;
     uint32_t cursor = 0;
 
-    while (cleat_plan_piece(send->with->plan, bucket, &cursor, &piece)) {
+    while (cleat_plan_next(send->with->plan, bucket, &cursor, &piece)) {
         enum cleat_status status = source->read(
             source->context, piece.tensor, piece.tensor_offset, piece.bytes,
             data + piece.bucket_offset, crc);
@@ -288,8 +288,8 @@ static enum cleat_status digest_slot(const struct receive *receive)
     uint32_t cursor = 0;
     uint32_t crc = 0;
 
-    while (cleat_plan_piece(receive->with->plan, receive->bucket, &cursor,
-                            &piece)) {
+    while (cleat_plan_next(receive->with->plan, receive->bucket, &cursor,
+                           &piece)) {
         crc = cleat_crc32c_with(receive->with->digest_kind, crc,
                                 (const unsigned char *)receive->arrival.data +
                                     piece.bucket_offset,
@@ -306,8 +306,8 @@ static enum cleat_status copy_to_sink(const struct receive *receive)
     uint32_t cursor = 0;
     uint32_t crc = 0;
 
-    while (cleat_plan_piece(receive->with->plan, receive->bucket, &cursor,
-                            &piece)) {
+    while (cleat_plan_next(receive->with->plan, receive->bucket, &cursor,
+                           &piece)) {
         enum cleat_status status = sink->write(
             sink->context, piece.tensor, piece.tensor_offset, piece.bytes,
             (const unsigned char *)receive->arrival.data + piece.bucket_offset,
@@ -357,8 +357,8 @@ static enum cleat_status apply(struct receive *receive)
         status = copy_to_sink(receive);
     }
     if (status != CLEAT_OK) { return status; }
-    while (cleat_plan_piece(receive->with->plan, receive->bucket, &cursor,
-                            &piece)) {
+    while (cleat_plan_next(receive->with->plan, receive->bucket, &cursor,
+                           &piece)) {
         bytes += piece.bytes;
     }
     receive->report->digest = cleat_crc32c_combine(receive->report->digest,

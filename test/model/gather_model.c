@@ -179,7 +179,7 @@ static void check_end(struct choose *c, struct world *w)
 
     for (uint32_t i = 0; i < w->bounds->handles; i++) {
         ready += w->engines[i].told_ok;
-        cleat_gather_report(machine(w), i, &report);
+        cleat_gather_look(machine(w), i, &report);
         choose_check(
             c, (report.status == CLEAT_OK) == (w->engines[i].told_ok != 0),
             "a handle is reported ready when a wait has said so");
@@ -197,7 +197,7 @@ static void check_end(struct choose *c, struct world *w)
     choose_check(c,
                  handle < w->bounds->handles && w->engines[handle].told_ok == 0,
                  "the error names a handle that is not ready");
-    cleat_gather_report(machine(w), handle, &report);
+    cleat_gather_look(machine(w), handle, &report);
     choose_check(c, report.status == status, "its report says the same");
     if (status == CLEAT_EXHAUSTED) {
         choose_check(

@@ -15,14 +15,16 @@
 /* ------------------------------------------------------------------- sync */
 
 enum { MEMBERS = 3, TRAINER = 0, REPLICAS = 2 };
-enum { OLD = 1, NEW = 2, NEWER = 3 };
+enum { OLD = 1, NEW = 2, NEWER = 3, GUARD = 0xA5 };
 #define ORDERS_MAX 24u
 
-enum other {     /* what the third fibre does, once, whenever it comes to it */
-    OTHER_STOPS, /* cleat_sync_stop */
-    OTHER_KILLS, /* a worker ends, and perhaps another takes its place */
-    OTHER_BABBLES, /* messages that mean nothing */
-    OTHER_RUNS     /* a second cleat_sync_run while the first is under way */
+enum other { /* what the third fibre does, once, whenever it comes to it */
+             OTHER_STOPS, /* cleat_sync_stop */
+             OTHER_KILLS, /* a worker ends, and perhaps another takes its place
+                           */
+             OTHER_BABBLES, /* messages that mean nothing */
+             OTHER_RUNS /* a second cleat_sync_run while the first is under way
+                         */
 };
 
 struct sync_case {
@@ -37,7 +39,8 @@ struct sync_case {
 struct peer {
     bool alive;
     bool told_lost;
-    bool closed; /* a new process serves from its first commit on */
+    bool expelling; /* and its end is not all told */
+    bool closed;    /* a new process serves from its first commit on */
     bool paused;
     bool released;
     bool fenced;
@@ -56,6 +59,7 @@ static struct sync_world {
     struct peer peers[MEMBERS];
     struct cleat_sync_command orders[ORDERS_MAX];
     uint32_t orders_count;
+    struct cleat_sync_command order; /* being carried out; else zero */
     uint8_t faults_left;
     bool over;       /* the last update has ended */
     bool other_done; /* the third fibre has */
@@ -63,8 +67,10 @@ static struct sync_world {
     bool commit_sent;
     bool stop_failed_while_running;
     enum cleat_status stopped; /* what cleat_sync_stop said; PENDING: nothing */
+    bool due;                  /* commands wait to leave, since due_ns */
+    uint64_t due_ns;
     struct cleat_sync_report report;
-    _Alignas(64) unsigned char block[1216];
+    _Alignas(64) unsigned char block[2048];
 } sync_world;
 
 static struct sync_world *const w = &sync_world;
@@ -85,6 +91,10 @@ static enum cleat_status port_send(struct cleat_worker_context *context,
     fibres_note("%s to %u", cleat_sync_step_name(command->step),
                 command->member);
     if (command->step == CLEAT_SYNC_COMMIT) { w->commit_sent = true; }
+    fibres_check(!w->due || w->due_ns == fibres_now_ns() ||
+                     fibres_time_ran_ahead(),
+                 "who-is-woken-does-not-wait");
+    w->due = false;
     if (command->step != CLEAT_SYNC_EXPEL && !w->peers[command->member].alive) {
         return CLEAT_PEER_LOST;
     }
@@ -180,7 +190,8 @@ static void post_answer(const struct cleat_sync_command *order,
                  .version = peer->version,
                  .digest = order->step == CLEAT_SYNC_SEND ? 7 : 0}};
 
-    post_surely(WORKERS, CLEAT_WORKER_ANSWER, order->member, &answer, sizeof answer);
+    post_surely(WORKERS, CLEAT_WORKER_ANSWER, order->member, &answer,
+                sizeof answer);
 }
 
 static void tell_lost(enum who by, uint32_t member)
@@ -192,9 +203,13 @@ static void tell_lost(enum who by, uint32_t member)
 
 static void expel(const struct cleat_sync_command *order)
 {
-    w->peers[order->member].alive = false;
+    struct peer *peer = &w->peers[order->member];
+
+    peer->alive = false;
+    peer->expelling = true;
     post_answer(order, CLEAT_OK);
     tell_lost(WORKERS, order->member);
+    peer->expelling = false;
 }
 
 static void answer_order(const struct cleat_sync_command *order)
@@ -226,19 +241,18 @@ static void workers_fibre(void *nothing)
 {
     (void)nothing;
     while (!w->over) {
-        struct cleat_sync_command order;
-
         (void)fibres_wait(has_order_or_over, NULL, CLEAT_NEVER);
         if (w->orders_count == 0) { continue; }
-        order = w->orders[0];
+        w->order = w->orders[0];
         w->orders_count--;
-        memmove(w->orders, w->orders + 1, w->orders_count * sizeof order);
-        memset(&w->orders[w->orders_count], 0, sizeof order);
-        if (order.step == CLEAT_SYNC_EXPEL) {
-            expel(&order);
-        } else if (w->peers[order.member].alive) {
-            answer_order(&order);
+        memmove(w->orders, w->orders + 1, w->orders_count * sizeof w->order);
+        memset(&w->orders[w->orders_count], 0, sizeof w->order);
+        if (w->order.step == CLEAT_SYNC_EXPEL) {
+            expel(&w->order);
+        } else if (w->peers[w->order.member].alive) {
+            answer_order(&w->order);
         }
+        memset(&w->order, 0, sizeof w->order);
     }
 }
 
@@ -391,16 +405,24 @@ static void stop(void)
     fibres_note("stop: %s", cleat_status_name(w->stopped));
     fibres_check(w->stopped == CLEAT_OK || w->stopped == CLEAT_STATE,
                  "stop-says-ok-or-state");
+    w->due_ns = fibres_now_ns();
+    w->due = w->stopped == CLEAT_OK &&
+             cleat_sync_deadline(cleat_sync_service_machine(w->service)) <=
+                 w->due_ns;
     w->stop_failed_while_running = before && after &&
-                                   w->stopped == CLEAT_STATE &&
-                                   w->commit_sent;
+                                   w->stopped == CLEAT_STATE && w->commit_sent;
+}
+
+static bool is_told(void *peer)
+{
+    return !((const struct peer *)peer)->expelling;
 }
 
 /* A worker ends; perhaps a new process comes in its place. */
 static void kill_one(void)
 {
-    uint32_t member = fibres_choose(MEMBERS);
-    bool comes_back = fibres_choose(2) == 1;
+    uint32_t member = fibres_choose(2); /* the trainer, or an engine */
+    bool comes_back = w->is->again && fibres_choose(2) == 1;
     struct peer *peer = &w->peers[member];
 
     fibres_note("%u ends", member);
@@ -410,11 +432,10 @@ static void kill_one(void)
         struct cleat_worker_hello hello = {.version = OLD,
                                            .holding = CLEAT_SYNC_WHOLE};
 
+        while (!fibres_wait(is_told, peer, CLEAT_NEVER)) {}
         fibres_note("another %u comes", member);
-        *peer = (struct peer){.alive = true,
-                              .replaced = true,
-                              .closed = true,
-                              .version = OLD};
+        *peer = (struct peer){
+            .alive = true, .replaced = true, .closed = true, .version = OLD};
         post_surely(OTHER, CLEAT_WORKER_HELLO, member, &hello, sizeof hello);
     }
 }
@@ -482,6 +503,7 @@ static void sync_body(struct choose *c, const void *arg)
     static const struct cleat_sync_config config = {
         .trainers = 1, .replicas = REPLICAS, .workers = 1, .attempts_max = 2};
     struct cleat_worker_port workers = {NULL, port_send};
+    size_t bytes = cleat_sync_service_bytes(&config);
     struct cleat_service_ports ports;
     struct cleat_error error;
 
@@ -505,15 +527,19 @@ static void sync_body(struct choose *c, const void *arg)
     fibres_begin(c, w->is->preemptions, &w->port, w, sizeof *w, START_NS);
     ports = sync_ports();
     choose_check(c,
-                 cleat_sync_service_init(w->block, sizeof w->block, &config,
-                                         &ports, &workers, &w->service,
+                 cleat_sync_service_init(w->block, bytes, &config, &ports,
+                                         &workers, &w->service,
                                          &error) == CLEAT_OK,
                  "the service begins");
     fibres_add("service", service_fibre, NULL);
     fibres_add("workers", workers_fibre, NULL);
     fibres_add("other", other_fibre, NULL);
+    memset(w->block + bytes, GUARD, sizeof w->block - bytes);
     if (!fibres_run()) { return; }
     choose_check(c, w->port.lock_owner == 0, "the-lock-is-free-at-the-end");
+    for (size_t i = bytes; i < sizeof w->block; i++) {
+        choose_check(c, w->block[i] == GUARD, "nothing-beyond-the-block");
+    }
     choose_mark(c, (uint32_t)w->report.outcome - 1);
 }
 
@@ -542,6 +568,7 @@ static struct bringup_world {
     bool all_well;     /* every wait succeeded at once */
     bool stopper_done;
     enum cleat_status stopped; /* what cleat_bringup_stop said */
+    uint64_t stopped_ns;
     uint8_t waiting[HANDLES];  /* waits under way */
     uint8_t ready_in[HANDLES]; /* the run in which a wait said CLEAT_OK */
     uint8_t never_in[HANDLES]; /* the run in which one said PERMANENT */
@@ -616,10 +643,10 @@ static void check_run(enum cleat_status status, const struct cleat_error *error,
     }
     fibres_check(status == CLEAT_OK || error->status == status,
                  "the-error-says-the-same");
-    fibres_check(status != CLEAT_PERMANENT ||
-                     (error->index < HANDLES &&
-                      b->never_in[error->index] == b->run),
-                 "a-permanent-error-is-of-this-run");
+    fibres_check(
+        status != CLEAT_PERMANENT ||
+            (error->index < HANDLES && b->never_in[error->index] == b->run),
+        "a-permanent-error-is-of-this-run");
     fibres_check(took_ns <= START_TIMEOUT_NS, "a-bring-up-ends-in-time");
     fibres_check(!well || status == CLEAT_OK || status == CLEAT_CANCELLED,
                  "nothing-wrong-means-ready");
@@ -639,6 +666,9 @@ static enum cleat_status bring_up(uint8_t run)
     fibres_check(!fibres_holds_lock(), "the-lock-is-given-at-the-end");
     if (status == CLEAT_STATE) { return status; }
     if (status == CLEAT_CANCELLED) { b->cancelled++; }
+    fibres_check(status != CLEAT_CANCELLED || fibres_time_ran_ahead() ||
+                     fibres_now_ns() == b->stopped_ns,
+                 "who-is-woken-does-not-wait");
     check_run(status, &error, fibres_now_ns() - started_ns);
     return status;
 }
@@ -677,6 +707,7 @@ static void bringup_fibre(void *nothing)
 static void stopper_fibre(void *nothing)
 {
     (void)nothing;
+    b->stopped_ns = fibres_now_ns();
     b->stopped = cleat_bringup_stop(b->bringup);
     fibres_note("stop: %s", cleat_status_name(b->stopped));
     fibres_check(b->stopped == CLEAT_OK || b->stopped == CLEAT_STATE,
@@ -705,10 +736,10 @@ static void bringup_body(struct choose *c, const void *arg)
     b->stopped = CLEAT_PENDING;
     b->stopper_done = !b->is->stops;
     fibres_begin(c, b->is->preemptions, &b->port, b, sizeof *b, START_NS);
-    ports = (struct cleat_service_ports){.clock = fibres_clock(),
-                                         .threads = fibres_threads(),
-                                         .mailbox = fibres_mailbox(
-                                             &b->mailbox)};
+    ports = (struct cleat_service_ports){
+        .clock = fibres_clock(),
+        .threads = fibres_threads(),
+        .mailbox = fibres_mailbox(&b->mailbox)};
     status = cleat_bringup_init(b->block, sizeof b->block, &config, &ports,
                                 &waiter, 1, &b->bringup, NULL);
     choose_check(c, status == CLEAT_OK, "the service begins");
@@ -725,48 +756,60 @@ static void bringup_body(struct choose *c, const void *arg)
 /* ------------------------------------------------------------------ the list
  */
 
-static const char *const rolled_back[] = {"COMMITTED", NULL};
-static const char *const done[] = {"done", NULL};
+static const char *const sync_marks[] = {"COMMITTED", NULL};
+static const char *const bringup_marks[] = {"its end", NULL};
 
-#define SYNC(title, ...)                                            \
-    {.name = (title),                                               \
-     .body = sync_body,                                             \
-     .arg = &(const struct sync_case){__VA_ARGS__},                 \
-     .marks = rolled_back}
-#define BRINGUP(title, ...)                                         \
-    {.name = (title),                                               \
-     .body = bringup_body,                                          \
-     .arg = &(const struct bringup_case){__VA_ARGS__},              \
-     .marks = done}
+#define SYNC(title, slowness, ...)                                          \
+    {                                                                       \
+        .name = (title), .body = sync_body,                                 \
+        .arg = &(const struct sync_case){__VA_ARGS__}, .marks = sync_marks, \
+        slowness                                                            \
+    }
+#define BRINGUP(title, slowness, ...)                     \
+    {                                                     \
+        .name = (title), .body = bringup_body,            \
+        .arg = &(const struct bringup_case){__VA_ARGS__}, \
+        .marks = bringup_marks, slowness                  \
+    }
+#define SLOW .slow = true
+#define QUICK .slow = false
 
 /* clang-format off */
 static const struct choose_test tests[] = {
-    SYNC("sync-stopped-at-any-moment",
+    SYNC("sync-stopped-at-any-moment", QUICK,
          .other = OTHER_STOPS, .preemptions = 2, .mailbox_max = 8),
-    SYNC("sync-stopped-with-a-mailbox-of-one",
+    SYNC("sync-stopped-with-a-mailbox-of-one", QUICK,
          .other = OTHER_STOPS, .preemptions = 1, .mailbox_max = 1),
-    SYNC("sync-stopped-while-an-answer-goes-wrong",
+    SYNC("sync-stopped-while-an-answer-goes-wrong", QUICK,
          .other = OTHER_STOPS, .faults = 1, .mailbox_max = 2),
-    SYNC("sync-a-worker-ends-at-any-moment",
-         .other = OTHER_KILLS, .preemptions = 1, .mailbox_max = 8, .again = true),
-    SYNC("sync-a-worker-ends-with-a-mailbox-of-one",
-         .other = OTHER_KILLS, .preemptions = 1, .mailbox_max = 1, .again = true),
-    SYNC("sync-what-means-nothing-changes-nothing",
+    SYNC("sync-a-worker-ends-at-any-moment", SLOW,
+         .other = OTHER_KILLS, .preemptions = 2, .mailbox_max = 8),
+    SYNC("sync-a-worker-is-replaced-at-any-moment", QUICK,
+         .other = OTHER_KILLS, .preemptions = 1, .mailbox_max = 8,
+         .again = true),
+    SYNC("sync-a-worker-is-replaced-with-a-mailbox-of-one", QUICK,
+         .other = OTHER_KILLS, .mailbox_max = 1, .again = true),
+    SYNC("sync-what-means-nothing-changes-nothing", QUICK,
          .other = OTHER_BABBLES, .preemptions = 1, .mailbox_max = 2),
-    SYNC("sync-who-speaks-is-what-the-channel-says",
-         .other = OTHER_BABBLES, .preemptions = 0, .mailbox_max = 8, .misnamed = true),
-    SYNC("sync-one-update-at-a-time",
+    SYNC("sync-who-speaks-is-what-the-channel-says", QUICK,
+         .other = OTHER_BABBLES, .mailbox_max = 8, .misnamed = true),
+    SYNC("sync-one-update-at-a-time", QUICK,
          .other = OTHER_RUNS, .preemptions = 2, .mailbox_max = 8),
-    BRINGUP("bring-up-with-two-threads",
-            .preemptions = 2, .odd = 1, .threads = 2, .jobs_max = 2, .mailbox_max = 4),
-    BRINGUP("bring-up-with-two-odd-waits",
-            .preemptions = 1, .odd = 2, .threads = 2, .jobs_max = 2, .mailbox_max = 4),
-    BRINGUP("bring-up-stopped-at-any-moment",
-            .preemptions = 2, .odd = 1, .threads = 1, .jobs_max = 2, .mailbox_max = 4, .stops = true),
-    BRINGUP("bring-up-with-a-queue-of-one",
-            .preemptions = 1, .odd = 1, .threads = 2, .jobs_max = 1, .mailbox_max = 4),
-    BRINGUP("bring-up-with-a-mailbox-of-one",
-            .preemptions = 1, .odd = 1, .threads = 2, .jobs_max = 2, .mailbox_max = 1),
+    BRINGUP("bring-up-with-two-threads", SLOW,
+            .preemptions = 2, .odd = 1, .threads = 2, .jobs_max = 2,
+            .mailbox_max = 4),
+    BRINGUP("bring-up-with-two-odd-waits", SLOW,
+            .preemptions = 1, .odd = 2, .threads = 2, .jobs_max = 2,
+            .mailbox_max = 4),
+    BRINGUP("bring-up-stopped-at-any-moment", QUICK,
+            .preemptions = 2, .odd = 1, .threads = 1, .jobs_max = 2,
+            .mailbox_max = 4, .stops = true),
+    BRINGUP("bring-up-with-a-queue-of-one", QUICK,
+            .preemptions = 1, .odd = 1, .threads = 2, .jobs_max = 1,
+            .mailbox_max = 4),
+    BRINGUP("bring-up-with-a-mailbox-of-one", QUICK,
+            .preemptions = 1, .odd = 1, .threads = 2, .jobs_max = 2,
+            .mailbox_max = 1),
 };
 /* clang-format on */
 

@@ -20,9 +20,10 @@
 #include "sync_peers.h"
 
 enum {
+    TRAINERS_MAX = 2,
     REPLICAS_MAX = 4,
     WORKERS_MAX = 2,
-    MEMBERS_MAX = 1 + REPLICAS_MAX * WORKERS_MAX,
+    MEMBERS_MAX = TRAINERS_MAX + REPLICAS_MAX * WORKERS_MAX,
     FLIGHTS_MAX = 24,
     RETRY = 20,
     VERSION_FIRST = 1,
@@ -46,11 +47,13 @@ static uint64_t longest(uint32_t attempts_max)
            36 + 3 * (34 + 50);
 }
 
+/* Zero is the default where one is told. */
 struct setting {
+    uint8_t trainers; /* default 1 */
     uint8_t replicas;
     uint8_t workers;
     uint8_t replicas_min;
-    uint8_t attempts_max;
+    uint8_t attempts_max; /* default 2 */
     uint8_t faults;
     uint8_t rounds;
     bool in_place;
@@ -59,7 +62,7 @@ struct setting {
                           that is neither */
     uint8_t attached;  /* bit r: replica r is not our child, it has a lease */
     uint8_t lease;     /* how long it serves unrenewed */
-    uint64_t start_ns; /* when the first update begins */
+    uint64_t start_ns; /* when the first update begins, default 1000 */
     uint64_t term_gap; /* a new process has seen the machine's term and this
                           many more */
     uint64_t term;     /* the highest that an engine says it has seen */
@@ -105,7 +108,8 @@ struct track {
 };
 
 struct world {
-    const struct setting *set;
+    struct setting filled;
+    const struct setting *set; /* that */
     struct cleat_sync *sync;
     uint64_t now;
     uint64_t begun;
@@ -132,8 +136,8 @@ struct world {
     struct flight flights[FLIGHTS_MAX];
     struct track track[MEMBERS_MAX];
     struct sync_peer peers[MEMBERS_MAX];
-    _Alignas(
-        64) unsigned char block[CLEAT_SYNC_BYTES(1, REPLICAS_MAX, WORKERS_MAX)];
+    _Alignas(64) unsigned char block[CLEAT_SYNC_BYTES(
+        TRAINERS_MAX, REPLICAS_MAX, WORKERS_MAX)];
 };
 
 enum { STREAM_WHOLE, STREAM_SILENT, STREAM_FAILS, STREAM_DONE_ALREADY };
@@ -151,17 +155,22 @@ static const char *const reaches_not_degraded[] = {"COMMITTED", "ROLLED_BACK",
 
 static uint32_t members(const struct setting *set)
 {
-    return 1u + (uint32_t)set->replicas * set->workers;
+    return set->trainers + (uint32_t)set->replicas * set->workers;
+}
+
+static bool is_trainer(const struct setting *set, uint32_t member)
+{
+    return member < set->trainers;
 }
 
 static uint32_t replica_of(const struct setting *set, uint32_t member)
 {
-    return (member - 1) / set->workers;
+    return (member - set->trainers) / set->workers;
 }
 
 static uint32_t member_of(const struct setting *set, uint32_t r, uint32_t w)
 {
-    return 1 + r * set->workers + w;
+    return set->trainers + r * set->workers + w;
 }
 
 static struct cleat_sync_config config_of(const struct setting *set)
@@ -169,7 +178,7 @@ static struct cleat_sync_config config_of(const struct setting *set)
     struct cleat_sync_config config;
 
     memset(&config, 0, sizeof config);
-    config.trainers = 1;
+    config.trainers = set->trainers;
     config.replicas = set->replicas;
     config.workers = set->workers;
     config.replicas_min = set->replicas_min;
@@ -200,7 +209,7 @@ static void check_served(struct choose *c, const struct world *w)
 {
     uint32_t version = 0;
 
-    for (uint32_t i = 1; i < members(w->set); i++) {
+    for (uint32_t i = w->set->trainers; i < members(w->set); i++) {
         const struct sync_peer *p = &w->peers[i];
 
         if (!sync_peer_serves(p, w->now)) { continue; }
@@ -218,7 +227,7 @@ static void check_served(struct choose *c, const struct world *w)
 /* Before anyone resumes: of those that hold anything else, nobody can serve. */
 static void check_resume(struct choose *c, const struct world *w)
 {
-    for (uint32_t i = 1; i < members(w->set); i++) {
+    for (uint32_t i = w->set->trainers; i < members(w->set); i++) {
         choose_check(c,
                      sync_peer_holds(&w->peers[i], target(w)) ||
                          !sync_peer_could_serve(&w->peers[i], w->now),
@@ -234,7 +243,7 @@ static void check_command(struct choose *c, struct world *w,
     struct track *t = &w->track[command->member];
     struct sync_pair pair = {command->term, command->epoch};
     uint32_t step = command->step;
-    bool trainer = command->member == 0;
+    bool trainer = is_trainer(w->set, command->member);
 
     choose_check(c,
                  !sync_pair_below(pair, w->last_pair) &&
@@ -446,7 +455,7 @@ static void check_undone(struct choose *c, const struct world *w, uint32_t i,
                  (cleat_sync_undo_at(w->sync, CLEAT_SYNC_FINALIZE, i) !=
                   none) == t->attempted_ever,
                  "undo-goes-where-its-step-was-sent");
-    if (i == 0) { return; }
+    if (is_trainer(w->set, i)) { return; }
     choose_check(c,
                  !serving || ((!t->released || t->restored) &&
                               (!t->paused || t->resumed)),
@@ -533,7 +542,7 @@ static void check_table(struct choose *c, const struct world *w)
     if (w->faults_left > 0) {
     } else if (w->fault_kind == FAULT_CANCEL) {
         allowed = w->committing ? one(CLEAT_SYNC_COMMITTED) : back(w);
-    } else if (w->fault_member == 0) {
+    } else if (is_trainer(w->set, w->fault_member)) {
         allowed = table_trainer(w);
     } else {
         allowed = table_replica(w);
@@ -560,7 +569,9 @@ static void check_rest(struct choose *c, const struct world *w)
                          state == CLEAT_SYNC_SERVING);
         }
     }
-    check_undone(c, w, 0, false);
+    for (uint32_t i = 0; i < set->trainers; i++) {
+        check_undone(c, w, i, false);
+    }
     check_outcome(c, w, serving, unfenced);
     check_served(c, w);
     if (w->now == CLEAT_NEVER) { return; } /* nothing is sent any more */
@@ -713,6 +724,9 @@ static void do_answer(struct choose *c, struct world *w, struct flight f)
     choose_check(c,
                  awaited || never || memcmp(apart, w->block, sizeof apart) == 0,
                  "an-answer-not-waited-for-changes-nothing");
+    if (awaited && f.step == CLEAT_SYNC_EXPEL && f.status == CLEAT_OK) {
+        w->track[f.member].lost = true; /* it cannot be reached any more */
+    }
     if (awaited && first_failure && f.status != CLEAT_OK) {
         check_recorded(c, w, count, f.member, answer.status);
     }
@@ -725,7 +739,8 @@ static void do_lost(struct choose *c, struct world *w, uint32_t member)
     bool new = !w->track[member].lost;
     bool resting = w->sync->step == CLEAT_SYNC_STEPS;
     uint32_t step_before = step_seen(w->sync);
-    bool bystander = member != 0 && w->sync->step < CLEAT_SYNC_COMMIT &&
+    bool bystander = !is_trainer(w->set, member) &&
+                     w->sync->step < CLEAT_SYNC_COMMIT &&
                      w->now < w->sync->deadline_ns &&
                      cleat_sync_replica_state(w->sync,
                                               replica_of(w->set, member)) !=
@@ -865,8 +880,8 @@ static enum cleat_status half_sent(struct choose *c, struct world *w,
                                    uint32_t member, struct sync_order order,
                                    bool certainly)
 {
-    if (order.step != CLEAT_SYNC_SEND || !w->set->in_place || member == 0 ||
-        (!certainly && choose(c, 2) == 0)) {
+    if (order.step != CLEAT_SYNC_SEND || !w->set->in_place ||
+        is_trainer(w->set, member) || (!certainly && choose(c, 2) == 0)) {
         return CLEAT_OK;
     }
     return sync_peer_do(&w->peers[member], order, SYNC_HALF);
@@ -877,7 +892,7 @@ static enum cleat_status carry_out(struct choose *c, struct world *w,
 {
     enum cleat_status status;
 
-    if (order.step == CLEAT_SYNC_SEND && member != 0 &&
+    if (order.step == CLEAT_SYNC_SEND && !is_trainer(w->set, member) &&
         (w->stream == STREAM_SILENT || w->stream == STREAM_FAILS)) {
         /* The trainer sent one bucket, and no more. */
         (void)half_sent(c, w, member, order, true);
@@ -895,7 +910,7 @@ static enum cleat_status damaged(struct choose *c, struct world *w,
 {
     struct sync_peer *p = &w->peers[member];
 
-    if (member == 0) { return status; }
+    if (is_trainer(w->set, member)) { return status; }
     if (status == CLEAT_SHORT) { return sync_peer_do(p, order, SYNC_HALF); }
     return sync_peer_do(p, order,
                         choose(c, 2) == 0 ? SYNC_FLIPPED : SYNC_UNSEEN);
@@ -937,7 +952,7 @@ static void deliver(struct choose *c, struct world *w,
             p->lease_end_ns = cleat_time_add(w->now, w->set->lease);
         }
         sync_peer_put_aside(p, order);
-        if (member == 0 && order.step == CLEAT_SYNC_SEND) {
+        if (is_trainer(w->set, member) && order.step == CLEAT_SYNC_SEND) {
             w->stream = (uint8_t)(STREAM_SILENT + choose(c, 3));
         }
         return;
@@ -952,7 +967,7 @@ static void deliver(struct choose *c, struct world *w,
     } else {
         (void)half_sent(c, w, member, order, false);
     }
-    if (member == 0 && order.step == CLEAT_SYNC_SEND &&
+    if (is_trainer(w->set, member) && order.step == CLEAT_SYNC_SEND &&
         ((f->flags & FAULT_EFFECT) == 0 || (f->flags & FAULT_GONE) != 0)) {
         w->stream = (uint8_t)(STREAM_SILENT + choose(c, 3));
     }
@@ -1155,14 +1170,13 @@ static void begin(struct choose *c, struct world *w)
 {
     struct cleat_sync_request request = {w->version_new, w->version_old};
 
-    memset(w->track, 0, sizeof w->track);
     for (uint32_t i = 0; i < members(w->set); i++) {
-        const struct cleat_sync_member *m =
-            (const struct cleat_sync_member *)(const void *)(w->sync + 1);
+        bool lost = w->track[i].lost;
 
-        w->track[i].lost = m[i].lost;
-        w->track[i].struck = m[i].lost || w->peers[i].dead ||
-                             w->peers[i].deaf || w->peers[i].stopped;
+        memset(&w->track[i], 0, sizeof w->track[i]);
+        w->track[i].lost = lost;
+        w->track[i].struck = lost || w->peers[i].dead || w->peers[i].deaf ||
+                             w->peers[i].stopped;
         w->track[i].shut = w->peers[i].fenced;
         w->track[i].prepared = w->last_pair;
     }
@@ -1229,6 +1243,7 @@ static void replace(struct choose *c, struct world *w)
             w->peers[m].paused = w->peers[m].fenced = true;
             choose_note(c, "%u is a new process", m);
             w->peers[m].seen.term = w->sync->term + w->set->term_gap;
+            w->track[m].lost = false;
             choose_check(c,
                          cleat_sync_hello(w->sync, m, w->peers[m].seen.term,
                                           CLEAT_SYNC_UNKNOWN, 0) == CLEAT_OK,
@@ -1293,9 +1308,14 @@ static void init(void *state, const void *arg)
 {
     struct world *w = state;
     const struct setting *set = arg;
-    struct cleat_sync_config config = config_of(set);
+    struct cleat_sync_config config;
 
-    w->set = set;
+    w->filled = *set;
+    w->filled.trainers = set->trainers == 0 ? 1 : set->trainers;
+    w->filled.attempts_max = set->attempts_max == 0 ? 2 : set->attempts_max;
+    w->filled.start_ns = set->start_ns == 0 ? 1000 : set->start_ns;
+    w->set = set = &w->filled;
+    config = config_of(set);
     w->now = set->start_ns;
     w->faults_left = set->faults;
     w->version_old = VERSION_FIRST;
@@ -1307,17 +1327,20 @@ static void init(void *state, const void *arg)
         abort();
     }
     for (uint32_t i = 0; i < members(set); i++) {
-        bool child = i == 0 || (set->attached >> replica_of(set, i) & 1u) == 0;
+        bool child = is_trainer(set, i) ||
+                     (set->attached >> replica_of(set, i) & 1u) == 0;
 
-        sync_peer_start(&w->peers[i], i == 0, set->in_place, child,
+        sync_peer_start(&w->peers[i], is_trainer(set, i), set->in_place, child,
                         VERSION_FIRST);
         w->peers[i].seen.term = set->term;
-        if (i > 0 && (set->strangers >> replica_of(set, i) & 1u) != 0) {
+        if (!is_trainer(set, i) &&
+            (set->strangers >> replica_of(set, i) & 1u) != 0) {
             w->peers[i].paused = true;
             w->peers[i].cells[0] = w->peers[i].cells[1] = VERSION_STRANGE;
         }
         (void)cleat_sync_hello(w->sync, i, set->term,
-                               i == 0 ? CLEAT_SYNC_UNKNOWN : CLEAT_SYNC_WHOLE,
+                               is_trainer(set, i) ? CLEAT_SYNC_UNKNOWN
+                                                  : CLEAT_SYNC_WHOLE,
                                w->peers[i].cells[0]);
     }
     if (set->epoch != 0) {
@@ -1441,7 +1464,7 @@ static uint32_t fault_sort(const struct world *w)
         return 0;
     }
     if (w->fault_kind == FAULT_CANCEL) { return 1; }
-    return 2u + (w->fault_member == 0 ? 1u : 0u) +
+    return 2u + (is_trainer(w->set, w->fault_member) ? 1u : 0u) +
            ((flags & FAULT_STOPPED) != 0 ? 2u
             : w->fault_kind == FAULT_LOST || (flags & FAULT_GONE) != 0 ||
                     ((flags & FAULT_ANSWERS) != 0 &&
@@ -1489,7 +1512,9 @@ static size_t project(const void *state, void *out)
                        sync->undone << 4 | sync->doomed << 5 |
                        (sync->errors_count > 0) << 6));
     at = choose_put_time(at, sync->deadline_ns, w->now);
-    at = put_member(at, w, 0);
+    for (uint32_t i = 0; i < w->set->trainers; i++) {
+        at = put_member(at, w, i);
+    }
     memset(records, 0, sizeof records);
     for (uint32_t r = 0; r < w->set->replicas; r++) {
         unsigned char *to = records[r];
@@ -1514,7 +1539,7 @@ static size_t project(const void *state, void *out)
     .step = step, .project = project, .steps_max = 2000,                      \
     .endless_fails = true, .marks = (reaches), .arg = &(const struct setting) \
     {                                                                         \
-        .attempts_max = 2, .start_ns = 1000, __VA_ARGS__                      \
+        __VA_ARGS__                                                           \
     }
 
 static const struct choose_test tests[] = {
@@ -1564,6 +1589,11 @@ static const struct choose_test tests[] = {
     {TEST("two-rounds-two-faults-in-place", reaches_all, .replicas = 2,
           .workers = 1, .replicas_min = 1, .faults = 2, .rounds = 2,
           .term_gap = 1, .in_place = true)},
+    {TEST("three-rounds-two-faults-staged", reaches_all, .replicas = 2,
+          .workers = 1, .replicas_min = 1, .faults = 2, .rounds = 3)},
+    {TEST("two-trainers-one-fault-in-place", reaches_all, .trainers = 2,
+          .replicas = 2, .workers = 1, .replicas_min = 1, .faults = 1,
+          .rounds = 1, .interleave = true, .in_place = true)},
     {TEST("a-replica-is-found-with-a-version-of-its-own", reaches_all,
           .replicas = 2, .workers = 1, .replicas_min = 1, .faults = 2,
           .rounds = 1, .strangers = 2)},

@@ -93,7 +93,7 @@ static void check_bucket(const struct cleat_plan *plan, uint32_t bucket,
     uint32_t filled = 0;
     uint32_t bytes = cleat_plan_bucket_bytes(plan, bucket);
 
-    while (cleat_plan_piece(plan, bucket, &cursor, &piece)) {
+    while (cleat_plan_next(plan, bucket, &cursor, &piece)) {
         CHECK(piece.tensor < count);
         CHECK(piece.bytes >= 1);
         CHECK(piece.tensor_offset < sizes[piece.tensor]);
@@ -111,7 +111,7 @@ static void check_bucket(const struct cleat_plan *plan, uint32_t bucket,
             seen[piece.tensor][byte] = 1;
         }
     }
-    CHECK(!cleat_plan_piece(plan, bucket, &cursor, &piece));
+    CHECK(!cleat_plan_next(plan, bucket, &cursor, &piece));
     /* None is empty, and the gap that ends a full one is less than a line. */
     CHECK(filled != 0);
     CHECK(filled <= bytes && bytes - filled < ALIGN);
@@ -232,7 +232,7 @@ static void check_pieces(const struct cleat_plan *plan, uint32_t bucket,
 
         memset(&fast, 0, sizeof fast);
         memset(&slow, 0, sizeof slow);
-        more = cleat_plan_piece(plan, bucket, &cursor, &fast);
+        more = cleat_plan_next(plan, bucket, &cursor, &fast);
         CHECK(more == slow_piece(starts, sizes, count, base,
                                  base + bucket_bytes, number, &slow));
         CHECK(memcmp(&fast, &slow, sizeof fast) == 0);

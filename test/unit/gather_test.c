@@ -130,7 +130,7 @@ static void a_silent_wait_is_waited_for_again_on_the_same_handle(void **state)
     begin(&f, 1, 600, 0);
     take(&f);
     tick(&f, 10);
-    cleat_gather_report(f.gather, 0, &report);
+    cleat_gather_look(f.gather, 0, &report);
     assert_int_equal(report.status, CLEAT_PENDING);
     assert_int_equal(report.last, CLEAT_PEER_SILENT);
     assert_int_equal(report.waits, 1);
@@ -157,11 +157,11 @@ static void a_permanent_failure_ends_it_at_once_and_says_whose(void **state)
     result(&f, 2, 2, 1, CLEAT_PEER_LOST);
     assert_int_equal(cleat_gather_status(f.gather, &whose), CLEAT_PEER_LOST);
     assert_int_equal(whose, 2);
-    cleat_gather_report(f.gather, 0, &report);
+    cleat_gather_look(f.gather, 0, &report);
     assert_int_equal(report.status, CLEAT_OK);
-    cleat_gather_report(f.gather, 1, &report);
+    cleat_gather_look(f.gather, 1, &report);
     assert_int_equal(report.status, CLEAT_PENDING);
-    cleat_gather_report(f.gather, 2, &report);
+    cleat_gather_look(f.gather, 2, &report);
     assert_int_equal(report.status, CLEAT_PEER_LOST);
     assert_int_equal(report.last, CLEAT_PEER_LOST);
     /* What still comes changes nothing, and nothing is asked for. */
@@ -192,7 +192,7 @@ static void attempts_are_exhausted_and_the_last_failure_is_kept(void **state)
     result(&f, 14, 0, 5, CLEAT_CORRUPT);
     assert_int_equal(cleat_gather_status(f.gather, &whose), CLEAT_EXHAUSTED);
     assert_int_equal(whose, 0);
-    cleat_gather_report(f.gather, 0, &report);
+    cleat_gather_look(f.gather, 0, &report);
     assert_int_equal(report.status, CLEAT_EXHAUSTED);
     assert_int_equal(report.last, CLEAT_CORRUPT);
     assert_int_equal(report.waits, 5);

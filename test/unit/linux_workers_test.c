@@ -515,6 +515,7 @@ static void a_child_has_four_descriptors_and_usual_signals(void **state)
     (void)sigaction(SIGPIPE, &usual, NULL);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    AWAIT_VIEW(&bench, 1, v.reaped);
     assert_int_equal(view(&bench, 1).exit_code, 0);
     end(&bench);
 }

@@ -17,7 +17,7 @@ static void expect_piece(const struct cleat_plan *plan, uint32_t bucket,
 {
     struct cleat_plan_piece piece;
 
-    assert_true(cleat_plan_piece(plan, bucket, cursor, &piece));
+    assert_true(cleat_plan_next(plan, bucket, cursor, &piece));
     assert_int_equal(piece.tensor, tensor);
     assert_int_equal(piece.tensor_offset, tensor_offset);
     assert_int_equal(piece.bucket_offset, bucket_offset);
@@ -52,7 +52,7 @@ static void a_table_is_laid_out_as_by_hand(void **state)
     expect_piece(&plan, 3, &cursor[3], 3, 256, 0, 44);
     expect_piece(&plan, 3, &cursor[3], 4, 0, 256, 256);
     for (uint32_t k = 0; k < 4; k++) {
-        assert_false(cleat_plan_piece(&plan, k, &cursor[k], &piece));
+        assert_false(cleat_plan_next(&plan, k, &cursor[k], &piece));
         assert_int_equal(cleat_plan_bucket_bytes(&plan, k), 512);
     }
 }
@@ -87,7 +87,7 @@ static void a_table_without_bytes_has_no_buckets(void **state)
     cleat_plan_end(&plan);
     assert_int_equal(cleat_plan_buckets(&plan), 0);
     assert_int_equal(cleat_plan_flat_bytes(&plan), 0);
-    assert_false(cleat_plan_piece(&plan, 0, &cursor, &piece));
+    assert_false(cleat_plan_next(&plan, 0, &cursor, &piece));
     assert_int_equal(cleat_plan_begin(&plan, block, 3, 256, NULL), CLEAT_OK);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(cleat_plan_add(&plan, 0), CLEAT_OK);
@@ -95,7 +95,7 @@ static void a_table_without_bytes_has_no_buckets(void **state)
     cleat_plan_end(&plan);
     assert_int_equal(cleat_plan_tensors(&plan), 3);
     assert_int_equal(cleat_plan_buckets(&plan), 0);
-    assert_false(cleat_plan_piece(&plan, 0, &cursor, &piece));
+    assert_false(cleat_plan_next(&plan, 0, &cursor, &piece));
 }
 
 static void a_cursor_that_is_none_finds_nothing(void **state)
@@ -110,15 +110,15 @@ static void a_cursor_that_is_none_finds_nothing(void **state)
     assert_int_equal(cleat_plan_add(&plan, 100), CLEAT_OK);
     assert_int_equal(cleat_plan_add(&plan, 100), CLEAT_OK);
     cleat_plan_end(&plan);
-    assert_false(cleat_plan_piece(&plan, 0, &cursor, &piece));
+    assert_false(cleat_plan_next(&plan, 0, &cursor, &piece));
     cursor = UINT32_MAX;
-    assert_false(cleat_plan_piece(&plan, 0, &cursor, &piece));
+    assert_false(cleat_plan_next(&plan, 0, &cursor, &piece));
     cursor = 1; /* that of the bucket before */
-    assert_true(cleat_plan_piece(&plan, 1, &cursor, &piece));
+    assert_true(cleat_plan_next(&plan, 1, &cursor, &piece));
     assert_int_equal(piece.tensor, 1);
     cursor = 0;
-    assert_false(cleat_plan_piece(&plan, 2, &cursor, &piece));
-    assert_false(cleat_plan_piece(&plan, UINT32_MAX, &cursor, &piece));
+    assert_false(cleat_plan_next(&plan, 2, &cursor, &piece));
+    assert_false(cleat_plan_next(&plan, UINT32_MAX, &cursor, &piece));
 }
 
 static void the_digest_is_over_bucket_size_and_sizes(void **state)

@@ -750,6 +750,37 @@ static void who_takes_no_part_fails_no_attempt(void **state)
     assert_int_equal(cleat_sync_outcome(job.sync), CLEAT_SYNC_DEGRADED);
 }
 
+/* A replica is its workers: when one has failed, the step waits for none of
+ * the others, and all of them are fenced. */
+static void a_replica_that_has_failed_is_not_waited_for(void **state)
+{
+    struct cleat_sync_config config = small_config();
+    struct cleat_sync_command commands[4];
+    struct cleat_sync_answer answer;
+    struct job job;
+
+    (void)state;
+    config.workers = 2;
+    config.replicas = 2;
+    start(&job, &config);
+    for (uint32_t w = 2; w <= 4; w += 2) {
+        assert_int_equal(
+            cleat_sync_hello(job.sync, w, 0, CLEAT_SYNC_WHOLE, OLD), CLEAT_OK);
+    }
+    assert_int_equal(begin(&job, 1), CLEAT_OK);
+    assert_int_equal(take(&job, commands, 4), 4);
+    do_it(&job, 1, &commands[2]);
+    do_it(&job, 1, &commands[3]);
+    answer = done(&job, &commands[0]);
+    answer.status = CLEAT_PERMANENT;
+    say(&job, 1, &answer);
+    assert_int_equal(job.sync->step, CLEAT_SYNC_RELEASE);
+    go_to(&job, 1, CLEAT_SYNC_FENCE);
+    assert_int_equal(take(&job, commands, 4), 2);
+    assert_int_equal(commands[0].member, 1);
+    assert_int_equal(commands[1].member, 2);
+}
+
 static void deviant_and_damaged_answers_are_found(void **state)
 {
     struct cleat_sync_config config = small_config();
@@ -1145,6 +1176,7 @@ int main(void)
         cmocka_unit_test(a_cancel_before_any_command_left_undoes_nothing),
         cmocka_unit_test(a_loss_is_taken_once_and_remembered_at_rest),
         cmocka_unit_test(who_takes_no_part_fails_no_attempt),
+        cmocka_unit_test(a_replica_that_has_failed_is_not_waited_for),
         cmocka_unit_test(deviant_and_damaged_answers_are_found),
         cmocka_unit_test(a_late_permanent_error_is_kept_once),
         cmocka_unit_test(what_is_idempotent_is_sent_again_and_nothing_else),

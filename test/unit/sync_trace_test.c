@@ -363,7 +363,8 @@ static void go_on(struct stage *s)
 }
 
 static void set_up(struct stage *s, bool in_place, uint32_t attempts_max,
-                   const struct script *script, size_t script_count)
+                   uint32_t replicas_min, const struct script *script,
+                   size_t script_count)
 {
     struct cleat_sync_config config;
 
@@ -372,6 +373,7 @@ static void set_up(struct stage *s, bool in_place, uint32_t attempts_max,
     config.trainers = config.workers = 1;
     config.replicas = 2;
     config.attempts_max = attempts_max;
+    config.replicas_min = replicas_min;
     config.step_timeout_ns = 1000 * MS;
     config.retry_ns = 300 * MS;
     assert_int_equal(
@@ -418,7 +420,7 @@ static void every_replica_serves_the_new_version(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, NULL, 0);
+    set_up(&s, false, 1, 1, NULL, 0);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -456,7 +458,7 @@ a_group_that_fails_is_finalized_then_the_cache_comes_back_then_generation(
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -491,7 +493,7 @@ a_send_that_fails_is_finalized_then_the_cache_comes_back_then_generation(
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -527,7 +529,7 @@ a_send_that_fails_is_tried_again_and_nobody_resumes_in_between(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, true, 2, script, sizeof script / sizeof script[0]);
+    set_up(&s, true, 2, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -580,7 +582,7 @@ static void torn_weights_are_not_resumed(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, true, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, true, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -620,7 +622,7 @@ a_replica_that_fails_finalize_after_commit_is_set_apart(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -662,7 +664,7 @@ a_trainer_that_fails_finalize_after_commit_is_an_error_and_no_more(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -703,7 +705,7 @@ the_error_of_the_body_comes_before_those_of_the_cleanup(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -746,7 +748,7 @@ static void a_cleanup_that_hangs_has_a_deadline(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -786,7 +788,7 @@ static void finalize_does_not_go_where_prepare_did_not(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 > pause: PERMANENT, 7\n"
@@ -826,7 +828,7 @@ static void a_lost_commit_answer_is_asked_for_again(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -864,7 +866,7 @@ static void a_stopped_engine_that_wakes_in_time_has_done_its_part(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -904,7 +906,7 @@ static void a_stopped_engine_that_wakes_too_late_serves_nobody(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     s.peers[2].child = false; /* not ours: its lease must run out */
     play(&s);
     while (s.events_count > 0) { go_on(&s); }
@@ -966,7 +968,7 @@ a_trainer_that_dies_in_send_leaves_the_old_version_serving(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 3, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 3, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -1001,7 +1003,7 @@ a_trainer_that_dies_in_send_in_place_leaves_nobody_serving(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, true, 3, script, sizeof script / sizeof script[0]);
+    set_up(&s, true, 3, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -1035,7 +1037,7 @@ static void a_replica_that_nobody_can_expel_is_reported_unfenced(void **state)
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 1, script, sizeof script / sizeof script[0]);
+    set_up(&s, false, 1, 1, script, sizeof script / sizeof script[0]);
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
                "[  10ms] 1 2 > pause: OK, 7\n"
@@ -1076,12 +1078,53 @@ static void a_replica_that_nobody_can_expel_is_reported_unfenced(void **state)
                "error: expel 1 PEER_UNFENCED\n");
 }
 
+static void nobody_resumes_when_too_few_have_their_cache_back(void **state)
+{
+    static const struct script script[] = {
+        {CLEAT_SYNC_RESTORE, 1, FAILS, CLEAT_PERMANENT, 0, false}};
+    struct stage s;
+
+    (void)state;
+    set_up(&s, false, 1, 2, script, sizeof script / sizeof script[0]);
+    play(&s);
+    expect(&s, "[   0ms] 1 2 < pause\n"
+               "[  10ms] 1 2 > pause: OK, 7\n"
+               "[  10ms] 1 2 < release\n"
+               "[  20ms] 1 2 > release: OK, 7\n"
+               "[  20ms] 0 1 2 < prepare\n"
+               "[  30ms] 0 > prepare: OK\n"
+               "[  30ms] 1 2 > prepare: OK, 7\n"
+               "[  30ms] 0 1 2 < group\n"
+               "[  40ms] 0 > group: OK\n"
+               "[  40ms] 1 2 > group: OK, 7\n"
+               "[  40ms] 0 1 2 < send\n"
+               "[  50ms] 0 > send: OK\n"
+               "[  50ms] 1 2 > send: OK, 7\n"
+               "[  50ms] 1 2 < commit\n"
+               "[  60ms] 1 2 > commit: OK, 8\n"
+               "[  60ms] 0 1 2 < finalize\n"
+               "[  70ms] 0 > finalize: OK\n"
+               "[  70ms] 1 2 > finalize: OK, 8\n"
+               "[  70ms] 1 2 < restore\n"
+               "[  80ms] 1 > restore: PERMANENT, 8\n"
+               "[  80ms] 2 > restore: OK, 8\n"
+               "[  80ms] 1 < fence\n"
+               "[  90ms] 1 > fence: OK, 8\n"
+               "[  90ms] 2 < fence\n"
+               "[ 100ms] 2 > fence: OK, 8\n"
+               "[ 100ms] RESTART\n"
+               "1 is quarantined\n"
+               "2 is quarantined\n"
+               "error: restore 1 PERMANENT\n"
+               "undo: restore 1 PERMANENT\n");
+}
+
 static void a_cancel_goes_back_as_a_failure_does(void **state)
 {
     struct stage s;
 
     (void)state;
-    set_up(&s, false, 3, NULL, 0);
+    set_up(&s, false, 3, 1, NULL, 0);
     s.cancel_ns = 45 * MS;
     play(&s);
     expect(&s, "[   0ms] 1 2 < pause\n"
@@ -1138,6 +1181,7 @@ int main(void)
         cmocka_unit_test(
             a_trainer_that_dies_in_send_in_place_leaves_nobody_serving),
         cmocka_unit_test(a_replica_that_nobody_can_expel_is_reported_unfenced),
+        cmocka_unit_test(nobody_resumes_when_too_few_have_their_cache_back),
         cmocka_unit_test(a_cancel_goes_back_as_a_failure_does),
     };
 
