@@ -65,6 +65,14 @@
 #define HARDWARE 0
 #endif
 
+/* Eight carry-less multiplications at once, and stores of whole cache lines. */
+#if HARDWARE && defined(__x86_64__) && !SMALL
+#define WIDE 1
+#define WIDE_TARGET __attribute__((target("sse4.2,avx512f,vpclmulqdq")))
+#else
+#define WIDE 0
+#endif
+
 #if defined(__SSE4_2__) || defined(__ARM_FEATURE_CRC32)
 #define GUARANTEED HARDWARE
 #else
@@ -403,50 +411,182 @@ INLINE_HARDWARE uint32_t hardware(enum store store, uint32_t state_32,
     return state_32;
 }
 
-static HARDWARE_TARGET uint32_t hardware_digest(uint32_t state,
+#if WIDE
+
+/* Folding (Gopal and others, "Fast CRC computation for generic polynomials
+ * using PCLMULQDQ", 2009). Four registers hold a message of WIDE_STEP bytes
+ * that has the same remainder as all bytes so far. To go on by WIDE_STEP bytes
+ * is to multiply it by x^(8 * 256), and to add what comes. A lane of 16 bytes
+ * is a(x) * x^64 + b(x), so its product modulo P is a * x^(2048 + 64) + b *
+ * x^2048, each of less than 128 bits again. A product of two reflected words is
+ * off by one, hence the exponents. */
+#define WIDE_STEP ((size_t)256)
+#define X_POWER_2111 0xE9A5D8BEu
+#define X_POWER_2047 0x1426A815u
+
+typedef long long wide_vector __attribute__((vector_size(64)));
+
+#define WIDE_MULTIPLY(product, a, b, which)     \
+    __asm__("vpclmulqdq $" which ", %2, %1, %0" \
+            : "=v"(product)                     \
+            : "v"(a), "v"(b))
+#define WIDE_STORE_COLD(to, x) \
+    __asm__ volatile("vmovntdq %1, (%0)" : : "r"(to), "v"(x) : "memory")
+#define WIDE_READ_ONCE(x) __asm__ volatile("" : "+v"(x))
+
+/* Reads a register's bytes, and stores them as `store` says. */
+static inline WIDE_TARGET __attribute__((always_inline)) void
+wide_move(enum store store, wide_vector *x, unsigned char *to,
+          const unsigned char *from)
+{
+    __builtin_memcpy(x, from, 64);
+    WIDE_READ_ONCE(*x);
+    if (store == STORE_WARM) { __builtin_memcpy(to, x, 64); }
+    if (store == STORE_COLD) { WIDE_STORE_COLD(to, *x); }
+}
+
+/* Digests `bytes` bytes, two steps or more and nothing besides. */
+static inline WIDE_TARGET __attribute__((always_inline)) uint32_t
+wide(enum store store, uint32_t state, unsigned char *to,
+     const unsigned char *from, size_t bytes)
+{
+    const long long high = (long long)((uint64_t)X_POWER_2111 << 32);
+    const long long low = (long long)((uint64_t)X_POWER_2047 << 32);
+    const wide_vector power = {high, low, high, low, high, low, high, low};
+    wide_vector folded[4];
+    uint64_t words[WIDE_STEP / 8];
+    uint64_t rest = 0;
+
+    CLEAT_ASSERT(bytes >= 2 * WIDE_STEP && bytes % WIDE_STEP == 0);
+    CLEAT_ASSERT(store != STORE_COLD || (uintptr_t)to % 64 == 0);
+    CLEAT_ASSERT(multiply(X_POWER_2111, X_POWER_0 >> 1) == power_of_bytes(264));
+    CLEAT_ASSERT(multiply(X_POWER_2047, X_POWER_0 >> 1) == power_of_bytes(256));
+    for (size_t k = 0; k < 4; k++) {
+        wide_move(store, &folded[k], to + 64 * k, from + 64 * k);
+    }
+    folded[0] ^= (wide_vector){(long long)state};
+    for (size_t i = WIDE_STEP; i < bytes; i += WIDE_STEP) {
+        for (size_t k = 0; k < 4; k++) {
+            wide_vector a;
+            wide_vector b;
+            wide_vector x;
+
+            wide_move(store, &x, to + i + 64 * k, from + i + 64 * k);
+            WIDE_MULTIPLY(a, folded[k], power, "0x00");
+            WIDE_MULTIPLY(b, folded[k], power, "0x11");
+            folded[k] = a ^ b ^ x;
+        }
+    }
+    __builtin_memcpy(words, folded, sizeof words);
+    for (size_t i = 0; i < WIDE_STEP / 8; i++) {
+        rest = CRC_64(rest, words[i]);
+    }
+    return (uint32_t)rest;
+}
+
+static WIDE_TARGET uint32_t wide_digest(uint32_t state,
+                                        const unsigned char *from, size_t bytes)
+{
+    return wide(STORE_NOTHING, state, (unsigned char *)(uintptr_t)from, from,
+                bytes);
+}
+
+static WIDE_TARGET uint32_t wide_copy(uint32_t state, unsigned char *to,
+                                      const unsigned char *from, size_t bytes)
+{
+    return wide(STORE_WARM, state, to, from, bytes);
+}
+
+static WIDE_TARGET uint32_t wide_copy_cold(uint32_t state, unsigned char *to,
+                                           const unsigned char *from,
+                                           size_t bytes)
+{
+    return wide(STORE_COLD, state, to, from, bytes);
+}
+#endif
+
+/* How many of the leading bytes are for wide_…: whole steps, if the caller
+ * knows that there are the instructions and if they are worth it. */
+static size_t wide_bytes(enum cleat_digest_kind kind, size_t bytes)
+{
+#if WIDE
+    if (kind == CLEAT_DIGEST_WIDE && bytes >= 4 * WIDE_STEP) {
+        return bytes - bytes % WIDE_STEP;
+    }
+#endif
+    (void)kind;
+    (void)bytes;
+    return 0;
+}
+
+static HARDWARE_TARGET uint32_t hardware_digest(enum cleat_digest_kind kind,
+                                                uint32_t state,
                                                 const unsigned char *from,
                                                 size_t bytes)
 {
+    size_t some = wide_bytes(kind, bytes);
+
     CLEAT_ASSERT(from != NULL || bytes == 0);
     CLEAT_ASSERT(power_of_bytes(LANE_SHORT) == lane_short[7][8]);
+#if WIDE
+    if (some != 0) { state = wide_digest(state, from, some); }
+#endif
+    if (some != 0) { from += some; }
+    bytes -= some;
     /* Nothing is stored; but no offset may be added to a null pointer. */
     return hardware(STORE_NOTHING, state, (unsigned char *)(uintptr_t)from,
                     from, bytes);
 }
 
-static HARDWARE_TARGET uint32_t hardware_copy(uint32_t state, unsigned char *to,
+static HARDWARE_TARGET uint32_t hardware_copy(enum cleat_digest_kind kind,
+                                              uint32_t state, unsigned char *to,
                                               const unsigned char *from,
                                               size_t bytes)
 {
+    size_t some = wide_bytes(kind, bytes);
+
     CLEAT_ASSERT(from != NULL || bytes == 0);
     CLEAT_ASSERT(to != from || bytes == 0);
-    return hardware(STORE_WARM, state, to, from, bytes);
+    if (bytes == 0) { return state; } /* then both may be null */
+#if WIDE
+    if (some != 0) { state = wide_copy(state, to, from, some); }
+#endif
+    return hardware(STORE_WARM, state, to + some, from + some, bytes - some);
 }
 
 /* Stores that go past the caches are slow unless aligned, and are not ordered
  * with other stores: hence the head, and the fence before anybody is told. */
-static HARDWARE_TARGET uint32_t hardware_copy_cold(uint32_t state,
+static HARDWARE_TARGET uint32_t hardware_copy_cold(enum cleat_digest_kind kind,
+                                                   uint32_t state,
                                                    unsigned char *to,
                                                    const unsigned char *from,
                                                    size_t bytes)
 {
     size_t head = (size_t)(0u - (uintptr_t)to) & 63u;
+    size_t some;
 
     CLEAT_ASSERT(((uintptr_t)to + head) % 64 == 0);
     CLEAT_ASSERT(to != from || bytes == 0);
     if (bytes == 0) { return state; } /* then both may be null */
     if (head > bytes) { head = bytes; }
     state = hardware(STORE_WARM, state, to, from, head);
-    state = hardware(STORE_COLD, state, to + head, from + head, bytes - head);
+    to += head;
+    from += head;
+    bytes -= head;
+    some = wide_bytes(kind, bytes);
+#if WIDE
+    if (some != 0) { state = wide_copy_cold(state, to, from, some); }
+#endif
+    state = hardware(STORE_COLD, state, to + some, from + some, bytes - some);
     STORE_COLD_END();
     return state;
 }
 
 static bool use_hardware(enum cleat_digest_kind kind)
 {
-    CLEAT_ASSERT((uint32_t)kind <= CLEAT_DIGEST_HARDWARE);
+    CLEAT_ASSERT((uint32_t)kind <= CLEAT_DIGEST_WIDE);
     CLEAT_ASSERT(HARDWARE);
-    return kind == CLEAT_DIGEST_HARDWARE ||
+    return kind == CLEAT_DIGEST_HARDWARE || kind == CLEAT_DIGEST_WIDE ||
            (GUARANTEED && kind != CLEAT_DIGEST_PORTABLE);
 }
 #endif
@@ -460,7 +600,9 @@ uint32_t cleat_crc32c_with(enum cleat_digest_kind kind, uint32_t crc,
     CLEAT_ASSERT(multiply(crc, X_POWER_0) == crc);
     (void)kind;
 #if HARDWARE
-    if (use_hardware(kind)) { return ~hardware_digest(~crc, data, bytes); }
+    if (use_hardware(kind)) {
+        return ~hardware_digest(kind, ~crc, data, bytes);
+    }
 #endif
     return ~portable(~crc, NULL, data, bytes);
 }
@@ -474,9 +616,9 @@ uint32_t cleat_crc32c_copy_with(enum cleat_digest_kind kind, uint32_t crc,
 #if HARDWARE
     if (use_hardware(kind)) {
         if (bytes >= CLEAT_DIGEST_COLD_BYTES) {
-            return ~hardware_copy_cold(~crc, dst, src, bytes);
+            return ~hardware_copy_cold(kind, ~crc, dst, src, bytes);
         }
-        return ~hardware_copy(~crc, dst, src, bytes);
+        return ~hardware_copy(kind, ~crc, dst, src, bytes);
     }
 #endif
     return ~portable(~crc, dst, src, bytes);
@@ -490,7 +632,7 @@ uint32_t cleat_crc32c_copy_cold_with(enum cleat_digest_kind kind, uint32_t crc,
     (void)kind;
 #if HARDWARE
     if (use_hardware(kind)) {
-        return ~hardware_copy_cold(~crc, dst, src, bytes);
+        return ~hardware_copy_cold(kind, ~crc, dst, src, bytes);
     }
 #endif
     return ~portable(~crc, dst, src, bytes);

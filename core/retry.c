@@ -77,9 +77,11 @@ SHARED uint64_t least(uint64_t a, uint64_t b)
 /* `start` and a duration of a policy. */
 SHARED uint64_t later(uint64_t start, uint64_t value, uint32_t standard_ms)
 {
+    uint64_t until = cleat_time_add(start, resolved(value, standard_ms));
+
     CLEAT_ASSERT(standard_ms > 0);
-    CLEAT_ASSERT(cleat_time_add(start, 0) == start);
-    return cleat_time_add(start, resolved(value, standard_ms));
+    CLEAT_ASSERT(until > start || until == CLEAT_NEVER);
+    return until;
 }
 
 /* x · thousandths / 1000, cut, saturating. Digit by digit, since a 64-bit
@@ -131,7 +133,8 @@ static uint64_t jittered(const struct cleat_retry_policy *policy, uint64_t d,
     if (jitter == CLEAT_RETRY_JITTER_ADDITIVE) {
         width = or_nothing(policy->spread_ns, 1000);
     }
-    return cleat_time_add(scaled(d, certain_of(jitter)), drawn(width, fraction));
+    return cleat_time_add(scaled(d, certain_of(jitter)),
+                          drawn(width, fraction));
 }
 
 /* The next delay. The slot's is what it grows from, 0 when there was none; it

@@ -4,17 +4,53 @@
 
 #include "assert.h"
 
-/* A switch, not a table: the values have gaps, and the compiler turns this
- * into something smaller than a table of pointers. */
+/* One flat row a status: no pointers, hence no relocations. */
+struct row {
+    char name[15]; /* NUL-terminated; the longest name has 14 letters */
+    int8_t value;
+    uint8_t band;
+    uint8_t class_of_status;
+};
+
+#define ROW(name, value, band, class, sentence) \
+    {#name, (value), CLEAT_BAND_##band, CLEAT_CLASS_##class},
+#define ONE_MORE(name, value, band, class, sentence) +1
+
+enum { LISTED = 0 CLEAT_STATUS_LIST(ONE_MORE) };
+
+/* The last is for what is not in the list. */
+/* clang-format off */
+static const struct row rows[LISTED + 1] = {
+    CLEAT_STATUS_LIST(ROW)
+    {"UNKNOWN", 0, CLEAT_BAND_JOB, CLEAT_CLASS_PERMANENT}};
+/* clang-format on */
+
+#define FITS(status, value, band, class, sentence)                           \
+    CLEAT_STATIC_ASSERT(sizeof(#status) <= sizeof rows[0].name, "too long"); \
+    CLEAT_STATIC_ASSERT((value) >= INT8_MIN && (value) <= INT8_MAX, "value");
+CLEAT_STATUS_LIST(FITS)
+#undef ROW
+#undef ONE_MORE
+#undef FITS
+
+static const struct row *row_of(enum cleat_status status)
+{
+    uint32_t i = 0;
+
+    while (i < LISTED && rows[i].value != (int32_t)status) { i++; }
+    CLEAT_ASSERT(rows[LISTED].class_of_status == CLEAT_CLASS_PERMANENT);
+    CLEAT_ASSERT((rows[i].class_of_status == CLEAT_CLASS_DONE) ==
+                 (status == CLEAT_OK));
+    return &rows[i];
+}
+
 const char *cleat_status_name(enum cleat_status status)
 {
-    switch (status) {
-#define CLEAT_STATUS_NAME(name, value, band, class, sentence) \
-    case CLEAT_##name: return #name;
-        CLEAT_STATUS_LIST(CLEAT_STATUS_NAME)
-#undef CLEAT_STATUS_NAME
-    }
-    return "UNKNOWN";
+    const struct row *row = row_of(status);
+
+    CLEAT_ASSERT(row->name[0] != '\0');
+    CLEAT_ASSERT(row->name[sizeof row->name - 1] == '\0');
+    return row->name;
 }
 
 const char *cleat_status_sentence(enum cleat_status status)
@@ -35,24 +71,18 @@ const char *cleat_status_sentence(enum cleat_status status)
 
 enum cleat_band cleat_status_band(enum cleat_status status)
 {
-    switch (status) {
-#define CLEAT_STATUS_BAND(name, value, band, class, sentence) \
-    case CLEAT_##name: return CLEAT_BAND_##band;
-        CLEAT_STATUS_LIST(CLEAT_STATUS_BAND)
-#undef CLEAT_STATUS_BAND
-    }
-    return CLEAT_BAND_JOB;
+    const struct row *row = row_of(status);
+
+    CLEAT_ASSERT(row->band <= CLEAT_BAND_JOB);
+    return (enum cleat_band)row->band;
 }
 
 enum cleat_class cleat_status_class(enum cleat_status status)
 {
-    switch (status) {
-#define CLEAT_STATUS_CLASS(name, value, band, class, sentence) \
-    case CLEAT_##name: return CLEAT_CLASS_##class;
-        CLEAT_STATUS_LIST(CLEAT_STATUS_CLASS)
-#undef CLEAT_STATUS_CLASS
-    }
-    return CLEAT_CLASS_PERMANENT;
+    const struct row *row = row_of(status);
+
+    CLEAT_ASSERT(row->class_of_status <= CLEAT_CLASS_CANCELLED);
+    return (enum cleat_class)row->class_of_status;
 }
 
 const char *cleat_band_name(enum cleat_band band)

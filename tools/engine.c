@@ -442,6 +442,23 @@ static int run(struct engine *engine)
     return status == CLEAT_OK ? 0 : 1;
 }
 
+static const char usage[] =
+    "usage: cleat engine --weights FILE|DIR --member N --board PATH "
+    "[OPTION]...\n"
+    "An engine: serves, and takes part in weight updates. cleat sync starts\n"
+    "engines by itself; by hand they attach to cleat sync --listen PATH.\n"
+    "\n"
+    "  --weights FILE|DIR    whose tensor table it has\n"
+    "  --member N            1 and up: worker W of replica R of a job with\n"
+    "                        WORKERS of each is 1 + R * WORKERS + W\n"
+    "  --attach PATH         the coordinator's socket; else descriptor 3\n"
+    "  --board PATH          the coordinator's board: the socket's path and\n"
+    "                        .board\n"
+    "  --mode, --bucket-mib, --step-timeout-s, --orphan-timeout-s,\n"
+    "  --fault, --seed       as for cleat sync\n"
+    "  --cache-mib N         of the KV cache (16)\n"
+    "  --dump FILE           for the weights, when cleat sync asks\n";
+
 int cleat_tool_engine(int argc, char **argv)
 {
     static struct engine engine;
@@ -478,6 +495,10 @@ int cleat_tool_engine(int argc, char **argv)
                               .count = sizeof table / sizeof table[0]};
     int result;
 
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        fputs(usage, stdout);
+        return 0;
+    }
     job_defaults(&engine.job);
     engine.orphan_timeout_ns = 5 * CLEAT_NS_PER_S;
     engine.cache_mib = 16;

@@ -129,6 +129,14 @@ static int run(struct trainer *trainer)
     return status == CLEAT_OK ? 0 : 1;
 }
 
+static const char usage[] =
+    "usage: cleat trainer --weights FILE|DIR --receivers N --board PATH\n"
+    "                     [OPTION]...\n"
+    "The sender of cleat sync, which starts it with its control channel as\n"
+    "descriptor 3. --mode, --bucket-mib, --slots, --step-timeout-s and "
+    "--fault\n"
+    "are as for cleat sync.\n";
+
 int cleat_tool_trainer(int argc, char **argv)
 {
     static struct trainer trainer;
@@ -158,6 +166,10 @@ int cleat_tool_trainer(int argc, char **argv)
                               .count = sizeof table / sizeof table[0]};
     int result;
 
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        fputs(usage, stdout);
+        return 0;
+    }
     job_defaults(&trainer.job);
     trainer.slots = CLEAT_MEMORY_SLOTS_DEFAULT;
     result = options_parse(&options, argc, argv);

@@ -14,7 +14,7 @@
  * guarantees: the CRC instructions where the compiler targets them
  * (-msse4.2, -march=armv8-a+crc), otherwise tables (eight of 1 KiB; sixteen
  * entries in all under CLEAT_SMALL=1). A program built for any x86-64 and run
- * on one that has SSE4.2 says so itself:
+ * on one that has SSE4.2, or AVX-512 and VPCLMULQDQ, says so itself:
  *
  *     #define CLEAT_DIGEST_DETECT         before the include, outside of core
  *     enum cleat_digest_kind kind = cleat_digest_detect();
@@ -35,10 +35,14 @@ extern "C" {
 enum cleat_digest_kind {
     CLEAT_DIGEST_BUILD,    /* the best that this build guarantees */
     CLEAT_DIGEST_PORTABLE, /* tables, on every machine */
-    CLEAT_DIGEST_HARDWARE  /* the caller knows that this CPU has SSE4.2 or
+    CLEAT_DIGEST_HARDWARE, /* the caller knows that this CPU has SSE4.2 or
                               the Armv8 CRC instructions; the same as
                               CLEAT_DIGEST_BUILD in a build that has no code
                               for them. Illegal instruction otherwise. */
+    CLEAT_DIGEST_WIDE      /* that it has AVX-512F and VPCLMULQDQ as well, and
+                              that the system keeps their registers; the same
+                              as CLEAT_DIGEST_HARDWARE in a build that has no
+                              code for them. Illegal instruction otherwise. */
 };
 
 /* The CRC of all bytes so far and of `bytes` more.
@@ -63,8 +67,10 @@ uint32_t cleat_crc32c_copy_with(enum cleat_digest_kind kind, uint32_t crc,
 /* The same copy for a destination that nobody reads soon, such as a receiver's
  * weights: where the hardware can, it is written past the caches, which saves
  * reading it first (a quarter to a third of the memory traffic) and leaves in
- * the cache what is there. It is the wrong call for a shared slot that others
- * read at once. The plain copy does this by itself from
+ * the cache what is there. For a shared slot that another core reads at once
+ * it depends on the machine: the writer need not fetch back the lines that core
+ * holds, and the reader must fetch them from memory. The plain copy does this
+ * by itself from
  * CLEAT_DIGEST_COLD_BYTES on, which no cache is expected to hold. The bytes
  * are visible to other processors before any store that follows the call. */
 #define CLEAT_DIGEST_COLD_BYTES ((size_t)32 * 1024 * 1024)
@@ -87,9 +93,27 @@ uint32_t cleat_crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t bytes_b);
 #include <sys/auxv.h>
 #endif
 
-/* CLEAT_DIGEST_HARDWARE when the CPU that runs this has the instructions and
- * this build has code for them, otherwise CLEAT_DIGEST_BUILD. Costs some
- * hundred nanoseconds (in a virtual machine, microseconds): ask once. */
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+/* Whether leaf 7 and the system's XCR0 have what CLEAT_DIGEST_WIDE needs.
+ * (Intel SDM vol. 2A, CPUID: AVX-512F, leaf 7, EBX bit 16; VPCLMULQDQ, ECX bit
+ * 10. Vol. 1, 13.3: XCR0 bits 1, 2, 5, 6 and 7.) */
+static inline bool cleat_digest_detect_wide(void)
+{
+    unsigned int eax = 0;
+    unsigned int ebx = 0;
+    unsigned int ecx = 0;
+    unsigned int edx = 0;
+
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) { return false; }
+    if (((ebx >> 16) & 1u) == 0 || ((ecx >> 10) & 1u) == 0) { return false; }
+    __asm__("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+    return (eax & 0xE6u) == 0xE6u;
+}
+#endif
+
+/* The best kind that the CPU which runs this has, if this build has code for
+ * it, otherwise CLEAT_DIGEST_BUILD. Costs some hundred nanoseconds (in a
+ * virtual machine, microseconds): ask once. */
 static inline enum cleat_digest_kind cleat_digest_detect(void)
 {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -98,9 +122,11 @@ static inline enum cleat_digest_kind cleat_digest_detect(void)
     unsigned int ecx = 0;
     unsigned int edx = 0;
 
-    /* Leaf 1, ECX bit 20: SSE4.2 (Intel SDM vol. 2A, CPUID). */
+    /* Leaf 1, ECX bit 20: SSE4.2; bit 27: XGETBV may be used. */
     if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && ((ecx >> 20) & 1u)) {
-        return CLEAT_DIGEST_HARDWARE;
+        return ((ecx >> 27) & 1u) && cleat_digest_detect_wide()
+                   ? CLEAT_DIGEST_WIDE
+                   : CLEAT_DIGEST_HARDWARE;
     }
 #elif defined(__aarch64__) && defined(__linux__)
     /* HWCAP bit 7: CRC32 (Linux, arm64 ELF hwcaps). */

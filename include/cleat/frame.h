@@ -97,7 +97,8 @@ enum cleat_status cleat_frame_decode(const void *in, size_t in_bytes,
  *   payload_crc     their CRC32C; not looked at with CLEAT_FRAME_UNDIGESTED
  * Returns CLEAT_OK; CLEAT_SHORT for fewer bytes than the header says and
  * CLEAT_MALFORMED for more, with the bytes that it says in error->offset;
- * CLEAT_CORRUPT when the digest differs. */
+ * CLEAT_CORRUPT when the digest differs. error->index is the argument's
+ * position, 1 or 2. */
 enum cleat_status cleat_frame_match(const struct cleat_frame *frame,
                                     uint64_t payload_bytes,
                                     uint32_t payload_crc,

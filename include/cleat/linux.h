@@ -215,7 +215,8 @@ cleat_linux_workers_listen(struct cleat_linux_workers *workers,
  * said hello with, when that is an error; CLEAT_PEER_LOST: its channel or
  * process has ended; CLEAT_PEER_SILENT: the deadline came; CLEAT_PEER_DEVIANT:
  * it claims to be another member; CLEAT_NOT_FOUND: nobody was started or
- * adopted for this member, and nothing listens; CLEAT_INVALID. */
+ * adopted for this member, and nothing listens; CLEAT_CANCELLED: the object is
+ * being closed, or was; CLEAT_INVALID. */
 enum cleat_status cleat_linux_worker_wait(struct cleat_linux_workers *workers,
                                           uint32_t member,
                                           uint64_t deadline_ns);
@@ -251,16 +252,18 @@ enum cleat_status cleat_linux_worker_look(struct cleat_linux_workers *workers,
 /* Waits until something in a view may have changed since the call before: for
  * a caller that waits for numbers to rise.
  *   seen   in: what the last call gave, 0 at first; out: for the next call
- * Any thread. Returns CLEAT_OK; CLEAT_DEADLINE. */
+ * Any thread. Returns CLEAT_OK; CLEAT_DEADLINE; CLEAT_CANCELLED, as above. */
 enum cleat_status cleat_linux_workers_await(struct cleat_linux_workers *workers,
                                             uint64_t *seen,
                                             uint64_t deadline_ns);
 
 /* Ends everything: tells children and adopted workers that the job is over,
  * closes every channel, lets children end for grace_ns, kills the groups of
- * those that did not, reaps all, ends the thread, removes the socket. Nobody
- * may be in another call on this object. Leaves no descriptor, thread, child
- * or file. Idempotent; NULL does nothing.
+ * those that did not, reaps all, ends the thread, removes the socket. Leaves
+ * no descriptor, thread, child or file. Idempotent; NULL does nothing.
+ * cleat_linux_worker_wait and cleat_linux_workers_await may be under way on
+ * other threads, and be called still: they end at once, and the block must stay
+ * until they have returned. Nobody may be in another call.
  * Returns CLEAT_OK; CLEAT_PEER_UNFENCED when a killed child could not be
  * reaped within reap_ns (and then that one is left). */
 enum cleat_status

@@ -89,7 +89,9 @@ struct cleat_safetensors {
  *   bytes   out; for a block of any alignment
  * Returns CLEAT_OK; CLEAT_NOT_FOUND when there is no such file, CLEAT_IO when
  * it cannot be opened or mapped, both with errno in error->port_code;
- * CLEAT_MALFORMED or CLEAT_LIMIT for a file that is not what it should be. */
+ * CLEAT_MALFORMED, CLEAT_LIMIT or CLEAT_EXISTS (a member comes twice) for a
+ * file that is not what it should be; CLEAT_INVALID for an argument that is
+ * NULL. */
 enum cleat_status cleat_safetensors_bytes(const char *path, size_t *bytes,
                                           struct cleat_error *error);
 
@@ -98,9 +100,10 @@ enum cleat_status cleat_safetensors_bytes(const char *path, size_t *bytes,
  *   path          as above
  *   block         block_bytes bytes, any alignment; the caller's, must outlive
  *                 `file`; may be NULL when block_bytes is 0
- * Returns CLEAT_OK; what cleat_safetensors_bytes returns; CLEAT_MALFORMED when
- * a rule above is broken; CLEAT_LIMIT for a header, a rank or a number of
- * tensors above its limit; CLEAT_TOO_SMALL with the bytes needed in
+ * Returns CLEAT_OK; what cleat_safetensors_bytes returns; CLEAT_EXISTS for a
+ * name that comes twice; CLEAT_MALFORMED when another rule above is broken;
+ * CLEAT_LIMIT for a header, an index, a depth, a rank, a list of offsets or a
+ * tensor's bytes above their limit; CLEAT_TOO_SMALL with the bytes needed in
  * error->offset. On error nothing stays open or mapped. */
 enum cleat_status cleat_safetensors_open(struct cleat_safetensors *file,
                                          const char *path, void *block,
@@ -111,7 +114,8 @@ enum cleat_status cleat_safetensors_open(struct cleat_safetensors *file,
  * by a call with none.)
  *   name    for error texts
  *   data    data_bytes bytes; the caller's, must outlive `file`
- * Returns what cleat_safetensors_open does, never CLEAT_IO. */
+ * Returns what cleat_safetensors_open does, never CLEAT_IO or CLEAT_NOT_FOUND.
+ */
 enum cleat_status
 cleat_safetensors_open_memory(struct cleat_safetensors *file, const char *name,
                               const void *data, size_t data_bytes, void *block,
@@ -151,10 +155,13 @@ cleat_safetensors_shards(const struct cleat_safetensors *file)
  *                 CLEAT_SAFETENSORS_WRITE_BYTES(count,
  *                 CLEAT_SAFETENSORS_BUFFER_MIN); used during the call
  * Returns CLEAT_OK; CLEAT_TOO_SMALL with the least block in error->offset;
- * CLEAT_INVALID or CLEAT_EXISTS for a name that cannot be, with the tensor in
- * error->index; CLEAT_LIMIT when the header would be too long; CLEAT_IO with
- * errno in error->port_code and the byte reached in error->offset; what the
- * source returned. On error nothing is left behind. */
+ * CLEAT_INVALID for a tensor whose name or size cannot be and CLEAT_EXISTS for
+ * a name that comes twice, with the tensor in error->index; CLEAT_INVALID for
+ * an argument that is NULL or a path that ends in a slash; CLEAT_LIMIT when the
+ * header or the file would be too long; CLEAT_NOT_FOUND when there is no such
+ * folder and CLEAT_IO for the rest, with errno in error->port_code and the byte
+ * reached in error->offset; what the source returned. On error nothing is left
+ * behind. */
 enum cleat_status
 cleat_safetensors_write(const char *path,
                         const struct cleat_tensor_source *source, void *block,

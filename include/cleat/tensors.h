@@ -117,9 +117,9 @@ cleat_tensor_sink_source(const struct cleat_tensor_sink *sink)
     return source;
 }
 
-/* Continues `crc` with what a row says: the name's length and bytes, the
- * dtype's number, the rank and the dimensions, each number as 8 bytes, little
- * end first. Returns the digest. */
+/* Continues `crc` with what a row says: the name's length, the dtype's number,
+ * the rank and all CLEAT_TENSOR_RANK_MAX dimensions, each number as 8 bytes,
+ * little end first; then the name's bytes. Returns the digest. */
 static inline uint32_t cleat_tensor_digest(uint32_t crc,
                                            const struct cleat_tensor *tensor)
 {
@@ -141,8 +141,8 @@ static inline uint32_t cleat_tensor_digest(uint32_t crc,
     return cleat_crc32c(crc, tensor->name, tensor->name_bytes);
 }
 
-/* The digest and the payload bytes of a whole table: equal digests mean the
- * same rows in the same order.
+/* The digest and the payload bytes of a whole table: tables with other rows, or
+ * in another order, have the same digest once in 2^32.
  *   digest, bytes   out; either may be NULL
  * Returns CLEAT_OK, or what describe returned; CLEAT_LIMIT when the sum of the
  * bytes does not fit 64 bits. On error neither is written. */

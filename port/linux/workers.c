@@ -450,7 +450,9 @@ static void hear_answer(struct cleat_linux_workers *workers,
     const struct cleat_worker_answer *answer =
         &packet->frame.body.answer.answer;
 
-    if (answer->sync.member != index_of(workers, member)) {
+    /* That somebody cannot serve any more is ours to say, never its own. */
+    if (answer->sync.member != index_of(workers, member) ||
+        answer->sync.step == CLEAT_SYNC_EXPEL) {
         member->frames_bad++;
         return;
     }
@@ -1118,6 +1120,7 @@ static enum cleat_status how_it_stands(struct cleat_linux_workers *workers,
                                        struct member *member,
                                        struct wait_state *wait)
 {
+    if (workers->closing) { return CLEAT_CANCELLED; }
     if (member->ready) { return CLEAT_OK; }
     if (member->used && member->lost) { return CLEAT_PEER_LOST; }
     if (!member->used) {
@@ -1190,12 +1193,13 @@ enum cleat_status cleat_linux_workers_await(struct cleat_linux_workers *workers,
     bool in_time = true;
 
     lock(workers);
-    while (workers->changes == *seen && in_time) {
+    while (workers->changes == *seen && in_time && !workers->closing) {
         in_time = cleat_linux_cond_wait(&workers->changed, &workers->lock,
                                         deadline_ns);
     }
-    enum cleat_status status = workers->changes == *seen ? CLEAT_DEADLINE
-                                                         : CLEAT_OK;
+    enum cleat_status status = workers->closing            ? CLEAT_CANCELLED
+                               : workers->changes == *seen ? CLEAT_DEADLINE
+                                                           : CLEAT_OK;
     *seen = workers->changes;
     unlock(workers);
     return status;
@@ -1317,6 +1321,7 @@ static void stop_thread(struct cleat_linux_workers *workers)
 {
     lock(workers);
     workers->closing = true;
+    tell_changed(workers);
     unlock(workers);
     poke(workers);
     (void)pthread_join(workers->thread, NULL);
@@ -1375,7 +1380,7 @@ enum cleat_status cleat_linux_workers_close(struct cleat_linux_workers *workers)
     enum cleat_status status = end_children(workers);
     cleat_child_maker_close(&workers->maker);
     close_descriptors(workers);
-    (void)pthread_mutex_destroy(&workers->lock);
-    (void)pthread_cond_destroy(&workers->changed);
+    /* The lock and the condition hold nothing, and stay: whoever waited may
+     * not have left yet. */
     return status;
 }

@@ -4,6 +4,11 @@
 
 #define SILENCE_DEFAULT_NS (UINT64_C(10) * CLEAT_NS_PER_S)
 
+void local_signal_clear(struct cleat_stream_signal *signal)
+{
+    __atomic_store_n(&signal->cancel, 0, __ATOMIC_SEQ_CST);
+}
+
 uint64_t local_silence_ns(const struct cleat_local_transfer *transfer)
 {
     return transfer->silence_ns != 0 ? transfer->silence_ns

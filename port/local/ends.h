@@ -13,6 +13,9 @@ static inline uint64_t local_generation(const struct cleat_worker_command *c)
     return c->term << 32 | (c->epoch & UINT32_MAX);
 }
 
+/* Makes ready for the next transfer. Interrupts may come meanwhile. */
+void local_signal_clear(struct cleat_stream_signal *signal);
+
 /* The silence that is allowed, with its default. */
 uint64_t local_silence_ns(const struct cleat_local_transfer *transfer);
 

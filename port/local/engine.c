@@ -119,7 +119,7 @@ engine_transfer(void *context, const struct cleat_worker_command *command,
     enum cleat_status status;
 
     /* First cleared, then looked at: an interrupt in between is not lost. */
-    memset(&engine->signal, 0, sizeof engine->signal);
+    local_signal_clear(&engine->signal);
     engine->told_torn = false;
     if (cleat_worker_cancelled(engine->worker)) { return CLEAT_CANCELLED; }
     status = cleat_stream_receive(&receiving, &report, NULL);
@@ -265,7 +265,7 @@ enum cleat_status cleat_local_engine_open(
     void *block, size_t bytes, const struct cleat_local_engine_config *config,
     struct cleat_local_engine **out, struct cleat_error *error)
 {
-    struct cleat_tensor_source table = cleat_tensor_sink_source(&config->live);
+    struct cleat_tensor_source table;
     struct cleat_memory_receiver_config memory = {0};
     struct cleat_worker_config worker;
     struct cleat_arena arena;
@@ -274,7 +274,12 @@ enum cleat_status cleat_local_engine_open(
     enum cleat_status status = cleat_arena_init(&arena, block, bytes, error);
 
     *out = NULL;
-    if (status == CLEAT_OK) { status = carve(&arena, config, &parts, error); }
+    if (config->live.count == NULL) {
+        return cleat_error_set(error, CLEAT_INVALID, 2, 0,
+                               "local: an engine's live tensors must be given");
+    }
+    if (status != CLEAT_OK) { return status; }
+    status = carve(&arena, config, &parts, error);
     if (status != CLEAT_OK) {
         if (error != NULL) { error->offset = cleat_arena_bytes_wanted(&arena); }
         return status;
@@ -282,6 +287,7 @@ enum cleat_status cleat_local_engine_open(
     engine = parts.engine;
     engine->config = *config;
     engine->clock = cleat_linux_clock();
+    table = cleat_tensor_sink_source(&engine->config.live);
     status = local_plan(&engine->plan, parts.plan, &table,
                         local_bucket_bytes(&config->transfer), error);
     if (status != CLEAT_OK) { return status; }

@@ -304,7 +304,8 @@ enum cleat_status cleat_local_open(void *block, size_t bytes,
                                "arguments, and 1 … 1023 replicas must be "
                                "given");
     }
-    if (status == CLEAT_OK) { status = carve(&arena, config, parts, error); }
+    if (status != CLEAT_OK) { return status; }
+    status = carve(&arena, config, parts, error);
     if (status != CLEAT_OK) {
         if (error != NULL) { error->offset = cleat_arena_bytes_wanted(&arena); }
         return status;

@@ -79,7 +79,7 @@ trainer_transfer(void *context, const struct cleat_worker_command *command,
     enum cleat_status status;
 
     /* First cleared, then looked at: an interrupt in between is not lost. */
-    memset(&trainer->signal, 0, sizeof trainer->signal);
+    local_signal_clear(&trainer->signal);
     if (cleat_worker_cancelled(trainer->worker)) { return CLEAT_CANCELLED; }
     status = cleat_stream_send(&sending, trainer->results, &report, NULL);
     *digest = report.digest;
@@ -245,7 +245,8 @@ enum cleat_status cleat_local_trainer_open(
                                "local: a tensor source and 1 receiver or more "
                                "must be given");
     }
-    if (status == CLEAT_OK) { status = carve(&arena, config, &parts, error); }
+    if (status != CLEAT_OK) { return status; }
+    status = carve(&arena, config, &parts, error);
     if (status != CLEAT_OK) {
         if (error != NULL) { error->offset = cleat_arena_bytes_wanted(&arena); }
         return status;

@@ -1,5 +1,6 @@
 /* Cleat: finding, opening and mapping. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64 /* where off_t would have 32 */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

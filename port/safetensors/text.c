@@ -49,12 +49,11 @@ struct cleat_safetensors_text cleat_safetensors_name(const char *name,
         shown = CLEAT_SAFETENSORS_NAME_SHOWN;
         while (shown > 0 && is_continuation(name[shown])) { shown--; }
     }
-    memcpy(out.text, name, shown);
-    memcpy(out.text + shown, "...", 4);
-    if (shown == name_bytes) { out.text[shown] = '\0'; }
     for (size_t i = 0; i < shown; i++) {
-        if (out.text[i] == '\0') { out.text[i] = '?'; }
+        out.text[i] = name[i] != '\0' ? name[i] : '?';
     }
+    out.text[shown] = '\0';
+    if (shown < name_bytes) { memcpy(out.text + shown, "...", 4); }
     make_printable(out.text);
     return out;
 }

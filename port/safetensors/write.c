@@ -5,6 +5,7 @@
  * no spaces between, members in the order dtype, shape, data_offsets, and
  * spaces at the end up to a multiple of 8. */
 #define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64 /* where off_t would have 32 */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

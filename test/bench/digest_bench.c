@@ -114,9 +114,10 @@ static void report_slots(int rounds, unsigned char *to,
 
 static void report(enum cleat_digest_kind kind)
 {
-    printf("digest: %s\n", kind == CLEAT_DIGEST_HARDWARE
-                               ? "CRC instructions found"
-                               : "no CRC instructions found");
+    printf("digest: %s\n",
+           kind == CLEAT_DIGEST_WIDE       ? "AVX-512 and VPCLMULQDQ found"
+           : kind == CLEAT_DIGEST_HARDWARE ? "CRC instructions found"
+                                           : "no CRC instructions found");
     printf("%-28s %16s %16s %16s   GB/s (ratio to memcpy)\n", "", "4 KiB",
            "1 MiB", "64 MiB");
     for (size_t r = 0; r < ROWS; r++) {

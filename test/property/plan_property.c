@@ -129,7 +129,7 @@ static uint64_t small_size(void)
     }
 }
 
-static void covers_every_byte_once_and_no_bucket_overflows(void)
+static void covers_every_byte_once_and_bucket_never_overflows(void)
 {
     uint64_t sizes[TENSORS_MAX] = {0};
     uint64_t block[TENSORS_MAX];
@@ -319,7 +319,7 @@ int main(int argc, char **argv)
 
     for (seed_now = first; seed_now < first + count; seed_now++) {
         random_state = seed_now;
-        covers_every_byte_once_and_no_bucket_overflows();
+        covers_every_byte_once_and_bucket_never_overflows();
         the_same_on_every_rank();
         no_overflow_at_any_size();
     }

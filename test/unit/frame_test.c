@@ -118,6 +118,7 @@ static void empty_missing_and_failed_are_three_things(void **state)
     broken[50] ^= 1;
     assert_int_equal(cleat_frame_decode(broken, sizeof broken, &frame, &error),
                      CLEAT_CORRUPT);
+    assert_int_equal(error.offset, 124);
 }
 
 /* Sets one byte of a sound header, seals it, and expects that answer. */
@@ -245,8 +246,10 @@ static void a_payload_is_compared_in_length_and_in_digest(void **state)
                      CLEAT_OK);
     assert_int_equal(cleat_frame_match(&frame, 12, 0x5383AABBu, &error),
                      CLEAT_CORRUPT);
+    assert_int_equal(error.index, 2);
     assert_int_equal(cleat_frame_match(&frame, 11, 0x5383AABAu, &error),
                      CLEAT_SHORT);
+    assert_int_equal(error.index, 1);
     assert_int_equal(error.offset, 12);
     assert_int_equal(cleat_frame_match(&frame, 13, 0x5383AABAu, &error),
                      CLEAT_MALFORMED);

@@ -421,6 +421,7 @@ static void the_bytes_are_told_before(void **state)
                                         &config, 0, &gather, &error),
                      CLEAT_TOO_SMALL);
     assert_null(gather);
+    assert_int_equal(error.index, 1);
     assert_int_equal(error.offset, CLEAT_GATHER_BYTES(HANDLES));
     assert_int_equal(cleat_gather_begin(f.block, CLEAT_GATHER_BYTES(HANDLES),
                                         &config, 0, &gather, &error),
@@ -430,28 +431,34 @@ static void the_bytes_are_told_before(void **state)
 static void bad_arguments_are_refused(void **state)
 {
     struct cleat_retry_policy wrong = plain;
-    struct cleat_gather_config config = {&plain, 0, 0};
-    struct cleat_gather *gather = NULL;
+    const struct {
+        struct cleat_gather_config config;
+        bool block;
+        size_t shift; /* of the block */
+        uint64_t index;
+    } cases[] = {
+        {{&plain, 0, 0}, true, 0, 2},
+        {{&plain, 0, CLEAT_GATHER_NOBODY}, true, 0, 2},
+        {{&wrong, 0, 1}, true, 0, 2},
+        {{&plain, 0, 1}, false, 0, 0},
+        {{&plain, 0, 1}, true, 4, 0},
+    };
     struct fixture f;
 
     (void)state;
-    assert_int_equal(
-        cleat_gather_begin(f.block, sizeof f.block, &config, 0, &gather, NULL),
-        CLEAT_INVALID);
-    config.handles_count = CLEAT_GATHER_NOBODY;
-    assert_int_equal(
-        cleat_gather_begin(f.block, sizeof f.block, &config, 0, &gather, NULL),
-        CLEAT_INVALID);
-    config.handles_count = 1;
-    assert_int_equal(
-        cleat_gather_begin(NULL, sizeof f.block, &config, 0, &gather, NULL),
-        CLEAT_INVALID);
     wrong.multiplier_thousandths = 1;
-    config.policy = &wrong;
-    assert_int_equal(
-        cleat_gather_begin(f.block, sizeof f.block, &config, 0, &gather, NULL),
-        CLEAT_INVALID);
-    assert_null(gather);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        void *block = cases[i].block ? (char *)f.block + cases[i].shift : NULL;
+        struct cleat_gather *gather = (struct cleat_gather *)(void *)f.block;
+        struct cleat_error error;
+
+        assert_int_equal(
+            cleat_gather_begin(block, sizeof f.block - cases[i].shift,
+                               &cases[i].config, 0, &gather, &error),
+            CLEAT_INVALID);
+        assert_int_equal(error.index, cases[i].index);
+        assert_null(gather);
+    }
 }
 
 int main(void)

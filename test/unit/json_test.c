@@ -558,7 +558,8 @@ static enum cleat_status unique(const char *text, size_t words,
 
     assert_true(words <= 16);
     memset(scratch, 0xA5, sizeof scratch);
-    return cleat_json_unique_keys(text, &root, scratch, words, error);
+    return cleat_json_unique_keys(text, &root, words > 0 ? scratch : NULL,
+                                  words, error);
 }
 
 static void a_second_key_of_one_name_is_found_whatever_its_escapes(void **state)
@@ -611,6 +612,26 @@ static void too_few_scratch_words_are_told_how_many_it_takes(void **state)
     assert_int_equal(error.offset, 3);
 }
 
+/* Only the value says how long it is: the text is not touched. */
+static void an_object_beyond_4_gib_is_refused_and_nothing_else(void **state)
+{
+#if SIZE_MAX > UINT32_MAX
+    struct cleat_json_value huge = {0, (size_t)UINT32_MAX + 1,
+                                    CLEAT_JSON_OBJECT};
+    uint32_t scratch[2];
+    struct cleat_error error;
+
+    (void)state;
+    assert_int_equal(cleat_json_unique_keys("{}", &huge, scratch, 2, &error),
+                     CLEAT_LIMIT);
+    huge.type = CLEAT_JSON_ARRAY;
+    assert_int_equal(cleat_json_unique_keys("[]", &huge, scratch, 2, &error),
+                     CLEAT_OK);
+#else
+    (void)state;
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -639,6 +660,7 @@ int main(void)
             a_second_key_of_one_name_is_found_whatever_its_escapes),
         cmocka_unit_test(different_keys_are_told_apart),
         cmocka_unit_test(too_few_scratch_words_are_told_how_many_it_takes),
+        cmocka_unit_test(an_object_beyond_4_gib_is_refused_and_nothing_else),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -149,11 +149,11 @@ static void what_cannot_be_a_plan_is_refused(void **state)
         uint64_t index;
         const char *text;
     } cases[] = {
-        {0, 0, 3, "plan: bucket not a multiple of 256"},
-        {0, 255, 3, "plan: bucket not a multiple of 256"},
-        {0, 257, 3, "plan: bucket not a multiple of 256"},
-        {0, UINT32_MAX, 3, "plan: bucket not a multiple of 256"},
-        {4, 256, 1, "plan: block not aligned to 8"},
+        {0, 0, 3, "plan: bucket_bytes not a multiple of 256"},
+        {0, 255, 3, "plan: bucket_bytes not a multiple of 256"},
+        {0, 257, 3, "plan: bucket_bytes not a multiple of 256"},
+        {0, UINT32_MAX, 3, "plan: bucket_bytes not a multiple of 256"},
+        {4, 256, 1, "plan: no block aligned to 8 bytes"},
     };
     uint64_t block[3];
     struct cleat_plan plan;
