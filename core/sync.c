@@ -450,9 +450,6 @@ static void begin_attempt(struct cleat_sync *sync)
     sync->attempt++;
     raise_epoch(sync);
     sync->attempt_failed = false;
-    for (uint32_t i = 0; i < members_count(&sync->config); i++) {
-        member_at(sync, i)->digest = 0;
-    }
     enter(sync, CLEAT_SYNC_PREPARE);
 }
 
@@ -767,7 +764,8 @@ static void begin_members(struct cleat_sync *sync)
         struct cleat_sync_replica *r = replica_of(sync, i);
 
         m->sent = 0;
-        m->expel = false;
+        /* Whatever could not be expelled has ended in RESTART. */
+        CLEAT_ASSERT(!m->expel);
         m->never = false;
         memset(m->undo, NOT_OWED, sizeof m->undo);
         if (r != NULL && r->state == CLEAT_SYNC_DEAD) { continue; }

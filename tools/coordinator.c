@@ -4,6 +4,7 @@
 #include "coordinator.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +71,8 @@ struct coordinator {
     struct watch watch;
     struct trace trace;
     FILE *trace_file;
+    bool trace_made; /* by us: there was no such file */
+    bool dump_made;  /* the same of the folder */
     struct report report;
     uint64_t version; /* that is served; engines begin with 0 */
 };
@@ -395,25 +398,46 @@ static int open_board(struct coordinator *c)
     return 0;
 }
 
-static int open_files(struct coordinator *c)
+static int open_dump(struct coordinator *c)
 {
-    const struct sync_setup *setup = c->setup;
+    const char *path = c->setup->dump;
 
-    if (setup->dump != NULL && mkdir(setup->dump, 0777) != 0 &&
-        errno != EEXIST) {
-        return options_fail(COMMAND, "--dump %s: %s", setup->dump,
-                            strerror(errno));
+    if (path == NULL) { return 0; }
+    c->dump_made = mkdir(path, 0777) == 0;
+    if (c->dump_made || errno == EEXIST) { return 0; }
+    return options_fail(COMMAND, "--dump %s: %s", path, strerror(errno));
+}
+
+/* What is there is emptied when the trace is written, not before. Without
+ * O_NONBLOCK a pipe that nobody reads would be waited for. */
+static int open_trace(struct coordinator *c)
+{
+    const int flags = O_WRONLY | O_CLOEXEC | O_NONBLOCK;
+    const char *path = c->setup->trace;
+    int fd;
+
+    if (path == NULL) { return 0; }
+    fd = open(path, flags | O_CREAT | O_EXCL, 0666);
+    c->trace_made = fd >= 0;
+    if (fd < 0 && errno == EEXIST) { fd = open(path, flags); }
+    if (fd >= 0) {
+        (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+        c->trace_file = fdopen(fd, "w");
     }
-    if (setup->trace != NULL) {
-        c->trace_file = fopen(setup->trace, "we");
-        if (c->trace_file == NULL) {
-            return options_fail(COMMAND, "--trace %s: %s", setup->trace,
-                                strerror(errno));
-        }
-        c->trace.events = c->trace_events;
-        c->trace.events_max = TRACE_EVENTS_MAX;
+    if (c->trace_file == NULL) {
+        return options_fail(COMMAND, "--trace %s: %s", path, strerror(errno));
     }
+    c->trace.events = c->trace_events;
+    c->trace.events_max = TRACE_EVENTS_MAX;
     return 0;
+}
+
+/* Nothing was started, so nothing is left. */
+static void remove_files(struct coordinator *c)
+{
+    if (c->trace_file != NULL) { (void)fclose(c->trace_file); }
+    if (c->trace_made) { (void)unlink(c->setup->trace); }
+    if (c->dump_made) { (void)rmdir(c->setup->dump); }
 }
 
 static int open_all(struct coordinator *c)
@@ -422,7 +446,8 @@ static int open_all(struct coordinator *c)
     enum cleat_status status;
     int result = take_memory(c);
 
-    if (result == 0) { result = open_files(c); }
+    if (result == 0) { result = open_dump(c); }
+    if (result == 0) { result = open_trace(c); }
     if (result == 0) { result = open_board(c); }
     if (result != 0) { return result; }
     status = open_ports(c, &error);
@@ -873,6 +898,7 @@ static void close_all(struct coordinator *c)
 static void write_trace(struct coordinator *c)
 {
     if (c->trace_file == NULL) { return; }
+    (void)ftruncate(fileno(c->trace_file), 0); /* if it is a file */
     if (!trace_write(&c->trace, c->trace_file, &c->config, c->pids)) {
         (void)options_fail(COMMAND, "--trace %s: it could not be written",
                            c->setup->trace);
@@ -940,6 +966,7 @@ int coordinator_run(const struct sync_setup *setup)
         result = report_exit_code(c.report.outcome);
     } else {
         (void)cleat_linux_workers_close(c.workers);
+        remove_files(&c);
     }
     close_all(&c);
     if (c.report.config.trainers != 0) { print_report(&c); }

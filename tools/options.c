@@ -10,15 +10,22 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 
+/* Room for a path, and for what is wrong with it. */
+#define LINE_BYTES_MAX 8192u
+
 int options_fail(const char *command, const char *format, ...)
 {
+    char line[LINE_BYTES_MAX];
     va_list arguments;
 
-    fprintf(stderr, "%s: ", command);
     va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
+    (void)vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
-    fputc('\n', stderr);
+    /* What was typed may hold anything; what is printed is one line. */
+    for (char *at = line; *at != '\0'; at++) {
+        if ((unsigned char)*at < 0x20 || *at == 0x7F) { *at = '?'; }
+    }
+    fprintf(stderr, "%s: %s\n", command, line);
     return 2;
 }
 

@@ -72,8 +72,8 @@ struct options {
  * hold what came before the error. */
 int options_parse(struct options *options, int argc, char **argv);
 
-/* One line on stderr, "<command>: <text>\n". Returns 2, the exit status for bad
- * input or usage. */
+/* One line on stderr, "<command>: <text>\n", with '?' for each control
+ * character of the text. Returns 2, the exit status for bad input or usage. */
 int options_fail(const char *command, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

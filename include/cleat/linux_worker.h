@@ -39,7 +39,7 @@
  *     fence     –                          close until a commit, wait
  *     restore   –                          host.restore, if released
  *     resume    whole, restored, no fence, host.resume, if paused; open
- *               no transfer running
+ *               attempt finalized
  *
  * "Needs" that are not met are answered with CLEAT_STATE, and trainers answer
  * engines' steps with CLEAT_UNSUPPORTED.

@@ -104,7 +104,7 @@ static enum cleat_rules_verdict before_resume(const struct cleat_rules *rules,
     if (rules->resumed) { return answer(status, CLEAT_OK); }
     return need(!rules->fenced && !rules->releasing &&
                     rules->holding == CLEAT_SYNC_WHOLE &&
-                    rules->stage != CLEAT_RULES_MOVING,
+                    rules->stage == CLEAT_RULES_IDLE,
                 status);
 }
 

@@ -13,7 +13,6 @@ struct cleat_local_engine {
     struct cleat_clock clock;
     struct cleat_stream_signal signal;
     uint64_t committed; /* the generation whose sinks have changed places */
-    bool told_torn;     /* of the transfer under way */
     atomic_uint live;   /* the sink that is served: 0 or 1 */
 };
 
@@ -32,46 +31,19 @@ incoming(const struct cleat_local_engine *engine)
                                       : &engine->config.staged;
 }
 
-/* ---- the sink of a version received in place: tells before it tears ---- */
-
-static uint32_t tearing_count(struct cleat_tensors_context *context)
+/* Tells the worker that its version is torn before it is. */
+static enum cleat_status engine_bucket(void *context,
+                                       enum cleat_stream_moment moment,
+                                       uint32_t bucket, void **data,
+                                       uint64_t bytes)
 {
-    const struct cleat_local_engine *engine = (void *)context;
+    struct cleat_local_engine *engine = context;
+    const struct cleat_local_transfer *transfer = &engine->config.transfer;
 
-    return engine->config.live.count(engine->config.live.context);
-}
-
-static enum cleat_status tearing_describe(struct cleat_tensors_context *context,
-                                          uint32_t index,
-                                          struct cleat_tensor *out)
-{
-    const struct cleat_local_engine *engine = (void *)context;
-
-    return engine->config.live.describe(engine->config.live.context, index,
-                                        out);
-}
-
-static enum cleat_status tearing_read(struct cleat_tensors_context *context,
-                                      uint32_t index, uint64_t offset,
-                                      size_t bytes, void *to, uint32_t *crc)
-{
-    const struct cleat_local_engine *engine = (void *)context;
-
-    return engine->config.live.read(engine->config.live.context, index, offset,
-                                    bytes, to, crc);
-}
-
-static enum cleat_status tearing_write(struct cleat_tensors_context *context,
-                                       uint32_t index, uint64_t offset,
-                                       size_t bytes, const void *from,
-                                       uint32_t *crc)
-{
-    struct cleat_local_engine *engine = (void *)context;
-
-    if (!engine->told_torn) { cleat_worker_torn(engine->worker); }
-    engine->told_torn = true;
-    return engine->config.live.write(engine->config.live.context, index, offset,
-                                     bytes, from, crc);
+    if (moment == CLEAT_STREAM_APPLY) { cleat_worker_torn(engine->worker); }
+    return transfer->hook == NULL ? CLEAT_OK
+                                  : transfer->hook(transfer->hook_context,
+                                                   moment, bucket, data, bytes);
 }
 
 /* ------------------------------------------------------ the worker's host */
@@ -98,12 +70,9 @@ engine_transfer(void *context, const struct cleat_worker_command *command,
                 uint32_t *digest)
 {
     struct cleat_local_engine *engine = context;
-    struct cleat_tensor_sink tearing = {(void *)engine, tearing_count,
-                                        tearing_describe, tearing_read,
-                                        tearing_write};
     struct cleat_stream_receiving receiving = {
         .transport = &engine->transport,
-        .sink = in_place(engine) ? &tearing : incoming(engine),
+        .sink = incoming(engine),
         .plan = &engine->plan,
         .clock = &engine->clock,
         .signal = &engine->signal,
@@ -112,15 +81,14 @@ engine_transfer(void *context, const struct cleat_worker_command *command,
         .bucket_timeout_ns = local_silence_ns(&engine->config.transfer),
         .digest_kind = cleat_digest_detect(),
         .in_place = in_place(engine),
-        .hook = engine->config.transfer.hook,
-        .hook_context = engine->config.transfer.hook_context,
+        .hook = engine_bucket,
+        .hook_context = engine,
     };
     struct cleat_stream_report report;
     enum cleat_status status;
 
     /* First cleared, then looked at: an interrupt in between is not lost. */
     local_signal_clear(&engine->signal);
-    engine->told_torn = false;
     if (cleat_worker_cancelled(engine->worker)) { return CLEAT_CANCELLED; }
     status = cleat_stream_receive(&receiving, &report, NULL);
     *digest = report.digest;

@@ -391,10 +391,18 @@ static enum cleat_status find_place(const struct writer *writer,
     const char *name = slash == NULL ? writer->path : slash + 1;
     size_t folder_bytes = (size_t)(name - writer->path);
     struct stat there;
+    bool exists = stat(writer->path, &there) == 0;
 
-    if (stat(writer->path, &there) == 0 && S_ISDIR(there.st_mode)) {
+    if (exists && S_ISDIR(there.st_mode)) {
         return cleat_safetensors_fail_os(
             writer->error, EISDIR, 0, "%s: cannot create",
+            cleat_safetensors_path(writer->path).text);
+    }
+    /* The rename would put a file in a device's place. */
+    if (exists && !S_ISREG(there.st_mode)) {
+        return cleat_safetensors_fail(
+            writer->error, CLEAT_INVALID, 0, 0,
+            "%s: exists, and is not a regular file",
             cleat_safetensors_path(writer->path).text);
     }
     if (name[0] == '\0') {

@@ -131,6 +131,13 @@ BAD = [
      MAKE + "no/x: cannot create: No such file or directory"),
     (["make", "--params", "1M", "--out", "."],
      MAKE + ".: cannot create: Is a directory"),
+    (["make", "--params", "1M", "--out", "pipe"],
+     MAKE + "pipe: exists, and is not a regular file"),
+    (["make", "--params", "1\n2", "--out", "x"],
+     MAKE + "--params 1?2: expected a number, then K, M, G, B, T or nothing, "
+     "as in 500M"),
+    (["a\nb\x1b[2J\x7f"],
+     "cleat weights: a?b?[2J?: expected make or show"),
     (["show"], SHOW + "FILE|DIR: must be given"),
     (["show", "a", "b"], SHOW + "b: unexpected argument"),
     (["show", "none"], SHOW + "none: cannot open: No such file or directory"),
@@ -141,6 +148,7 @@ BAD = [
 
 
 def bad_usage_is_one_line_and_2_and_writes_nothing():
+    os.mkfifo("pipe")
     before = sorted(os.listdir())
     for arguments, text in BAD:
         code, out, err = run(*arguments)

@@ -93,9 +93,10 @@ struct flight {
 
 /* What was seen to leave for a member, in this update. */
 struct track {
-    bool lost;   /* reported */
-    bool struck; /* by a fault, in this update or still by one before it */
-    bool shut;   /* its gate was closed when the update began */
+    bool lost;    /* reported */
+    bool certain; /* expelled: that was answered, and none is in its place */
+    bool struck;  /* by a fault, in this update or still by one before it */
+    bool shut;    /* its gate was closed when the update began */
     bool paused;
     bool released;
     bool restored;
@@ -257,7 +258,7 @@ static void check_command(struct choose *c, struct world *w,
         t->attempt_steps = 0;
     }
     w->last_pair = pair;
-    choose_check(c, !t->lost || step == CLEAT_SYNC_EXPEL,
+    choose_check(c, !t->lost || (step == CLEAT_SYNC_EXPEL && !t->certain),
                  "commands-only-to-members-not-lost");
     choose_check(c,
                  trainer ? cleat_sync_step_to_trainers(step)
@@ -330,11 +331,13 @@ static void check_belief(struct choose *c, const struct world *w, uint32_t r,
 {
     const struct setting *set = w->set;
     bool could = false;
+    bool certain = true;
 
     for (uint32_t i = 0; i < set->workers; i++) {
         const struct sync_peer *p = &w->peers[member_of(set, r, i)];
 
         could = could || sync_peer_could_serve(p, w->now);
+        certain = certain && w->track[member_of(set, r, i)].certain;
         if (state != CLEAT_SYNC_SERVING) { continue; }
         choose_check(c, !w->track[member_of(set, r, i)].lost || w->rested,
                      "who-was-reported-lost-does-not-count-as-serving");
@@ -346,6 +349,8 @@ static void check_belief(struct choose *c, const struct world *w, uint32_t r,
                      "every-paused-replica-ends-serving-quarantined-dead-or-"
                      "reported-unfenced");
     }
+    choose_check(c, state != CLEAT_SYNC_UNFENCED || !certain,
+                 "what-is-certain-is-not-reported-unfenced");
     choose_check(
         c,
         state == CLEAT_SYNC_SERVING || state == CLEAT_SYNC_UNFENCED ||
@@ -378,7 +383,8 @@ static bool expel_failed(const struct world *w)
 
     for (uint32_t i = 0; cleat_sync_error_at(w->sync, i, &error) == CLEAT_OK;
          i++) {
-        failed = failed || error.step == CLEAT_SYNC_EXPEL;
+        failed = failed || (error.step == CLEAT_SYNC_EXPEL &&
+                            error.status != CLEAT_PEER_LOST);
     }
     return failed;
 }
@@ -726,7 +732,7 @@ static void do_answer(struct choose *c, struct world *w, struct flight f)
                  awaited || never || memcmp(apart, w->block, sizeof apart) == 0,
                  "an-answer-not-waited-for-changes-nothing");
     if (awaited && f.step == CLEAT_SYNC_EXPEL && f.status == CLEAT_OK) {
-        w->track[f.member].lost = true; /* it cannot be reached any more */
+        w->track[f.member].lost = w->track[f.member].certain = true;
     }
     if (awaited && first_failure && f.status != CLEAT_OK) {
         check_recorded(c, w, count, f.member, answer.status);
@@ -1175,9 +1181,11 @@ static void begin(struct choose *c, struct world *w)
 
     for (uint32_t i = 0; i < members(w->set); i++) {
         bool lost = w->track[i].lost;
+        bool certain = w->track[i].certain;
 
         memset(&w->track[i], 0, sizeof w->track[i]);
         w->track[i].lost = lost;
+        w->track[i].certain = certain;
         w->track[i].struck = lost || w->peers[i].dead || w->peers[i].deaf ||
                              w->peers[i].stopped;
         w->track[i].shut = w->peers[i].fenced;
@@ -1246,7 +1254,7 @@ static void replace(struct choose *c, struct world *w)
             w->peers[m].paused = w->peers[m].fenced = true;
             choose_note(c, "%u is a new process", m);
             w->peers[m].seen.term = w->sync->term + w->set->term_gap;
-            w->track[m].lost = false;
+            w->track[m].lost = w->track[m].certain = false;
             choose_check(c,
                          cleat_sync_hello(w->sync, m, w->peers[m].seen.term,
                                           CLEAT_SYNC_UNKNOWN, 0) == CLEAT_OK,
@@ -1410,7 +1418,8 @@ static unsigned char *put_member(unsigned char *at, const struct world *w,
         (uint32_t)(t->lost | t->paused << 1 | t->released << 2 |
                    t->restored << 3 | t->resumed << 4 | t->finalized_ever << 5 |
                    t->attempted_ever << 6 | t->owes_finalize << 7));
-    at = choose_put_u8(at, (uint32_t)(t->struck | t->shut << 1));
+    at = choose_put_u8(at,
+                       (uint32_t)(t->struck | t->shut << 1 | t->certain << 2));
     at = put_pair(at, w, t->attempted);
     at = put_pair(at, w, t->prepared);
     at = choose_put(at, &t->attempt_steps, sizeof t->attempt_steps);

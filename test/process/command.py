@@ -388,11 +388,17 @@ def bad_input(folder, weights):
             (("--report", "xml"), ("--report", "xml", "text|json")),
             (("--seed", "x"), ("--seed",)),
             (("--sneed", "1"), ("--sneed",)),
+            (("--sn\need\x1b[2J", "1"), ("--sn?need?[2J",)),
+            (("--mode", "in\nplace"), ("--mode in?place",)),
+            (("two\nlines",), ("two?lines",)),
             (("--replicas",), ("--replicas", "value")),
             (("extra",), ("extra",)),
             (("--arena-bytes", "1000"), ("--arena-bytes", "1000", "at least")),
             (("--trace", "nowhere-at-all/t"), ("nowhere-at-all/t",)),
             (("--dump", "nowhere-at-all/d"), ("nowhere-at-all/d",)),
+            (("--trace", "no\nwhere/t"), ("no?where/t",)),
+            (("--dump", "d", "--trace", "nowhere-at-all/t"),
+             ("nowhere-at-all/t",)),
             (("--listen", "x" * 108), ("--listen", "107"))):
         yield weights + options, words
     for spec, words in (

@@ -310,6 +310,7 @@ static void time_that_goes_back_is_refused(void **state)
     assert_int_equal(cleat_gather_cancel(f.gather, 5 * S - 1),
                      CLEAT_TIME_BACKWARDS);
     assert_memory_equal(f.block, before.block, sizeof f.block);
+    assert_int_equal(cleat_gather_tick(f.gather, 5 * S, 0), CLEAT_OK);
 }
 
 /* --- the rest

@@ -239,6 +239,14 @@ static bool has_message(struct bench *bench)
     return bench->mailbox.wait(bench->mailbox.context, 0, &message) == CLEAT_OK;
 }
 
+/* Of so many members, in any order. */
+static void expect_hellos(struct bench *bench, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        assert_int_equal(next_message(bench).kind, CLEAT_WORKER_HELLO);
+    }
+}
+
 static void expect_message(struct bench *bench, uint32_t kind, uint32_t member)
 {
     struct cleat_message message = next_message(bench);

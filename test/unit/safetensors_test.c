@@ -1127,6 +1127,9 @@ static void what_cannot_be_written_leaves_nothing(void **state)
                        "/dir: cannot create: Is a directory");
     expect_not_written(table, 2, "new/", CLEAT_INVALID,
                        "/new/: not the name of a file");
+    assert_int_equal(mkfifo(in_folder("pipe"), 0600), 0);
+    expect_not_written(table, 2, "pipe", CLEAT_INVALID,
+                       "/pipe: exists, and is not a regular file");
     memset(name, 'n', sizeof name);
     name[sizeof name - 1] = '\0';
     {

@@ -367,6 +367,57 @@ static void the_bound_saturates(void **state)
     assert_true(cleat_sync_bound_ns(&config) == CLEAT_NEVER);
 }
 
+/* Everyone takes all the time there is, and answers in the last nanosecond of
+ * each step, or never: the first attempt fails in its last step, the second one
+ * commits, and each of three fences has somebody to expel. */
+static void the_longest_update_takes_the_bound(void **state)
+{
+    struct cleat_sync_config config = small_config();
+    struct cleat_sync_command commands[4];
+    uint64_t nanoseconds = 0; /* those that the answers came too early */
+    uint64_t now_ns = 5;
+    struct job job;
+
+    (void)state;
+    config.replicas = 3;
+    config.replicas_min = 2;
+    config.attempts_max = 2;
+    config.retry_ns = CLEAT_NONE;
+    for (unsigned s = CLEAT_SYNC_PAUSE; s < CLEAT_SYNC_STEPS; s++) {
+        config.step_ns[s] = (UINT64_C(1) << s) * SECOND;
+    }
+    start(&job, &config);
+    assert_int_equal(begin(&job, now_ns), CLEAT_OK);
+    while (cleat_sync_outcome(job.sync) == CLEAT_SYNC_NOT_YET) {
+        uint32_t count = take(&job, commands, 4);
+        uint64_t deadline_ns = commands[0].deadline_ns;
+        enum cleat_sync_step step = commands[0].step;
+
+        assert_true(count > 0);
+        for (uint32_t i = 0; i < count && step != CLEAT_SYNC_FENCE; i++) {
+            struct cleat_sync_answer answer = done(&job, &commands[i]);
+
+            if (step == CLEAT_SYNC_SEND && answer.member == 0 &&
+                commands[i].attempt == 1) {
+                answer.status = CLEAT_TRANSIENT;
+            } else if ((step == CLEAT_SYNC_PAUSE && answer.member == 1) ||
+                       (step == CLEAT_SYNC_RESUME && answer.member == 2)) {
+                answer.status = CLEAT_PERMANENT;
+            }
+            now_ns = deadline_ns - 1;
+            say(&job, now_ns, &answer);
+        }
+        if (step == CLEAT_SYNC_FENCE) {
+            now_ns = deadline_ns;
+            assert_int_equal(cleat_sync_tick(job.sync, now_ns), CLEAT_OK);
+        } else {
+            nanoseconds++;
+        }
+    }
+    assert_int_equal(cleat_sync_outcome(job.sync), CLEAT_SYNC_RESTART);
+    assert_int_equal(now_ns - 5 + nanoseconds, cleat_sync_bound_ns(&config));
+}
+
 /* ------------------------------------------------------------ hello, terms */
 
 static void hello_refuses_what_makes_no_sense(void **state)
@@ -477,6 +528,32 @@ static void a_new_process_in_a_dead_ones_place_takes_part(void **state)
     go_to(&job, 2, CLEAT_SYNC_STEPS);
     assert_int_equal(cleat_sync_outcome(job.sync), CLEAT_SYNC_COMMITTED);
     assert_int_equal(cleat_sync_replica_state(job.sync, 0), CLEAT_SYNC_SERVING);
+}
+
+static void a_dead_replica_is_whole_again_when_all_its_workers_are(void **state)
+{
+    struct cleat_sync_config config = small_config();
+    struct job job;
+
+    (void)state;
+    config.workers = 2;
+    start(&job, &config);
+    for (uint32_t m = 2; m <= 4; m += 2) {
+        assert_int_equal(
+            cleat_sync_hello(job.sync, m, 0, CLEAT_SYNC_WHOLE, OLD), CLEAT_OK);
+    }
+    assert_int_equal(begin(&job, 1), CLEAT_OK);
+    assert_int_equal(cleat_sync_lost(job.sync, 1, 1), CLEAT_OK);
+    assert_int_equal(cleat_sync_lost(job.sync, 1, 2), CLEAT_OK);
+    go_to(&job, 1, CLEAT_SYNC_STEPS);
+    assert_int_equal(cleat_sync_replica_state(job.sync, 0), CLEAT_SYNC_DEAD);
+    assert_int_equal(cleat_sync_hello(job.sync, 2, 0, CLEAT_SYNC_UNKNOWN, 0),
+                     CLEAT_OK);
+    assert_int_equal(cleat_sync_replica_state(job.sync, 0), CLEAT_SYNC_DEAD);
+    assert_int_equal(cleat_sync_hello(job.sync, 1, 0, CLEAT_SYNC_UNKNOWN, 0),
+                     CLEAT_OK);
+    assert_int_equal(cleat_sync_replica_state(job.sync, 0),
+                     CLEAT_SYNC_QUARANTINED);
 }
 
 /* ------------------------------------------------------------------- calls */
@@ -840,22 +917,28 @@ static void a_late_permanent_error_is_kept_once(void **state)
 
     (void)state;
     start(&job, &config);
-    assert_int_equal(begin(&job, 1), CLEAT_OK);
-    go_to(&job, 1, CLEAT_SYNC_GROUP);
-    assert_int_equal(take(&job, commands, 3), 3);
-    answer = done(&job, &commands[2]);
-    answer.status = CLEAT_TRANSIENT;
-    say(&job, 1, &answer);
-    assert_int_equal(job.sync->step, CLEAT_SYNC_FINALIZE);
-    answer = done(&job, &commands[1]);
-    answer.status = CLEAT_PERMANENT;
-    say(&job, 1, &answer);
-    assert_int_equal(cleat_sync_errors_count(job.sync), 2);
-    assert_int_equal(cleat_sync_replica_state(job.sync, 0), CLEAT_SYNC_FAILED);
-    say(&job, 1, &answer);
-    assert_int_equal(cleat_sync_errors_count(job.sync), 2);
-    go_to(&job, 1, CLEAT_SYNC_STEPS);
-    assert_int_equal(cleat_sync_outcome(job.sync), CLEAT_SYNC_DEGRADED);
+    for (uint64_t round = 1; round <= 2; round++) {
+        assert_int_equal(
+            cleat_sync_begin(job.sync, round,
+                             &(struct cleat_sync_request){NEW, OLD}),
+            CLEAT_OK);
+        go_to(&job, round, CLEAT_SYNC_GROUP);
+        assert_int_equal(take(&job, commands, 3), 3);
+        answer = done(&job, &commands[2]);
+        answer.status = CLEAT_TRANSIENT;
+        say(&job, round, &answer);
+        assert_int_equal(job.sync->step, CLEAT_SYNC_FINALIZE);
+        answer = done(&job, &commands[1]);
+        answer.status = CLEAT_PERMANENT;
+        say(&job, round, &answer);
+        assert_int_equal(cleat_sync_errors_count(job.sync), 2);
+        assert_int_equal(cleat_sync_replica_state(job.sync, 0),
+                         CLEAT_SYNC_FAILED);
+        say(&job, round, &answer);
+        assert_int_equal(cleat_sync_errors_count(job.sync), 2);
+        go_to(&job, round, CLEAT_SYNC_STEPS);
+        assert_int_equal(cleat_sync_outcome(job.sync), CLEAT_SYNC_DEGRADED);
+    }
 }
 
 /* ---------------------------------------------------------------- commands */
@@ -1069,7 +1152,10 @@ static void what_a_member_holds_is_its_last_word(void **state)
     for (uint32_t i = 0; i < 3; i++) {
         struct cleat_sync_answer answer = done(&job, &commands[i]);
 
-        if (i == 1) { answer.holding = CLEAT_SYNC_TORN; }
+        if (i == 1) {
+            answer.holding = CLEAT_SYNC_TORN; /* an error tells it as well */
+            answer.status = CLEAT_SHORT;
+        }
         say(&job, 1, &answer);
     }
     assert_int_equal(cleat_sync_member_holding(job.sync, 1, NULL),
@@ -1162,10 +1248,13 @@ int main(void)
         cmocka_unit_test(zero_means_the_default_that_the_header_tells),
         cmocka_unit_test(the_bound_is_the_sum_of_the_steps),
         cmocka_unit_test(the_bound_saturates),
+        cmocka_unit_test(the_longest_update_takes_the_bound),
         cmocka_unit_test(hello_refuses_what_makes_no_sense),
         cmocka_unit_test(the_term_exceeds_every_term_that_was_seen),
         cmocka_unit_test(an_epoch_that_wraps_takes_the_next_term),
         cmocka_unit_test(a_new_process_in_a_dead_ones_place_takes_part),
+        cmocka_unit_test(
+            a_dead_replica_is_whole_again_when_all_its_workers_are),
         cmocka_unit_test(an_update_begins_only_at_rest_and_with_two_versions),
         cmocka_unit_test(time_that_goes_back_is_an_error_without_effect),
         cmocka_unit_test(an_answer_that_is_none_is_refused_without_effect),
