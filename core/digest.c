@@ -487,6 +487,8 @@ wide(enum store store, uint32_t state, unsigned char *to,
 static WIDE_TARGET uint32_t wide_digest(uint32_t state,
                                         const unsigned char *from, size_t bytes)
 {
+    CLEAT_ASSERT(bytes >= 4 * WIDE_STEP);
+    CLEAT_ASSERT(bytes % WIDE_STEP == 0);
     return wide(STORE_NOTHING, state, (unsigned char *)(uintptr_t)from, from,
                 bytes);
 }
@@ -494,6 +496,8 @@ static WIDE_TARGET uint32_t wide_digest(uint32_t state,
 static WIDE_TARGET uint32_t wide_copy(uint32_t state, unsigned char *to,
                                       const unsigned char *from, size_t bytes)
 {
+    CLEAT_ASSERT(bytes >= 4 * WIDE_STEP);
+    CLEAT_ASSERT(bytes % WIDE_STEP == 0);
     return wide(STORE_WARM, state, to, from, bytes);
 }
 
@@ -501,6 +505,8 @@ static WIDE_TARGET uint32_t wide_copy_cold(uint32_t state, unsigned char *to,
                                            const unsigned char *from,
                                            size_t bytes)
 {
+    CLEAT_ASSERT(bytes >= 4 * WIDE_STEP);
+    CLEAT_ASSERT(bytes % WIDE_STEP == 0);
     return wide(STORE_COLD, state, to, from, bytes);
 }
 #endif

@@ -23,6 +23,8 @@ static uint64_t earlier(uint64_t a_ns, uint64_t b_ns)
 
 static struct cleat_pipeline_receiver *receivers_of(struct cleat_pipeline *p)
 {
+    CLEAT_ASSERT(p != NULL);
+    CLEAT_ASSERT(p->receivers_count >= 1);
     return (struct cleat_pipeline_receiver *)(void *)(p + 1);
 }
 
@@ -43,6 +45,10 @@ static void check(const struct cleat_pipeline *p)
     CLEAT_ASSERT(p->publish_next <= p->fill_next);
     CLEAT_ASSERT(p->fill_next <= p->buckets_count);
     CLEAT_ASSERT(p->fill_next - p->acked_by_all <= p->slots_count);
+    CLEAT_ASSERT(p->slots_count >= 1);
+    CLEAT_ASSERT(p->slots_count <= CLEAT_PIPELINE_SLOTS_MAX);
+    CLEAT_ASSERT(p->drops_owed <= p->receivers_count);
+    CLEAT_ASSERT(p->status <= CLEAT_PENDING);
     (void)p;
 }
 
@@ -55,6 +61,7 @@ static void drop(struct cleat_pipeline *p, struct cleat_pipeline_receiver *r,
     r->deadline_ns = CLEAT_NEVER;
     r->drop_owed = 1;
     p->drops_owed++;
+    CLEAT_ASSERT(p->drops_owed <= p->receivers_count);
 }
 
 /* Draws the conclusion from the receivers: how far all counted ones are, and
@@ -74,6 +81,7 @@ static void settle(struct cleat_pipeline *p)
         if (r[i].acked < acked_by_all) { acked_by_all = r[i].acked; }
     }
     CLEAT_ASSERT(acked_by_all >= p->acked_by_all);
+    CLEAT_ASSERT(acked_by_all <= p->publish_next);
     if (!counted) {
         p->status = complete ? CLEAT_OK : CLEAT_GROUP_FAILED;
     } else {
@@ -93,6 +101,7 @@ static enum cleat_status enter(struct cleat_pipeline *p, uint64_t now_ns)
     p->now_ns = now_ns;
     /* What would have come after the transfer's own end did not happen. */
     until_ns = earlier(now_ns, p->deadline_ns);
+    CLEAT_ASSERT(until_ns <= now_ns);
     for (uint32_t i = 0; i < p->receivers_count; i++) {
         if (due(r[i].deadline_ns, until_ns)) {
             drop(p, &r[i], CLEAT_PEER_SILENT);
@@ -169,6 +178,7 @@ static void command_drop(struct cleat_pipeline *p,
     while (i + 1 < p->receivers_count && r[i].drop_owed == 0) { i++; }
     CLEAT_ASSERT(r[i].drop_owed != 0);
     CLEAT_ASSERT(r[i].status < CLEAT_OK);
+    CLEAT_ASSERT(p->drops_owed > 0);
     r[i].drop_owed = 0;
     p->drops_owed--;
     command->kind = CLEAT_PIPELINE_DROP;
@@ -186,6 +196,7 @@ static void command_publish(struct cleat_pipeline *p,
     command->bucket = p->publish_next;
     command->slot = p->publish_next % p->slots_count;
     CLEAT_ASSERT(p->filled[command->slot] == 1);
+    CLEAT_ASSERT(p->status == CLEAT_PENDING);
     p->filled[command->slot] = 0;
     /* Whoever owed nothing owes from now on. */
     for (uint32_t i = 0; i < p->receivers_count; i++) {
@@ -211,9 +222,11 @@ bool cleat_pipeline_next(struct cleat_pipeline *p,
         command_publish(p, command);
     } else if (p->fill_next < p->buckets_count &&
                p->fill_next - p->acked_by_all < p->slots_count) {
+        CLEAT_ASSERT(p->publish_next >= p->acked_by_all);
         command->kind = CLEAT_PIPELINE_FILL;
         command->bucket = p->fill_next;
         command->slot = p->fill_next % p->slots_count;
+        CLEAT_ASSERT(p->filled[command->slot] == 0);
         p->fill_next++;
     } else {
         return false;
@@ -257,6 +270,8 @@ enum cleat_status cleat_pipeline_filled(struct cleat_pipeline *p,
     if (ahead >= p->fill_next - p->publish_next || p->filled[slot] != 0) {
         return CLEAT_INVALID;
     }
+    CLEAT_ASSERT(p->publish_next + ahead < p->fill_next);
+    CLEAT_ASSERT((p->publish_next + ahead) % p->slots_count == slot);
     if (status != CLEAT_OK) {
         p->status = status;
     } else {
@@ -287,6 +302,8 @@ enum cleat_status cleat_pipeline_acked(struct cleat_pipeline *p,
         settle(p);
         return CLEAT_PEER_DEVIANT;
     }
+    CLEAT_ASSERT(r->acked <= p->publish_next);
+    CLEAT_ASSERT(r->acked < p->buckets_count);
     if (buckets_acked > r->acked) {
         r->acked = buckets_acked;
         r->deadline_ns = buckets_acked < p->publish_next
@@ -333,7 +350,7 @@ enum cleat_status cleat_pipeline_stop(struct cleat_pipeline *p, uint64_t now_ns,
 enum cleat_status cleat_pipeline_status(const struct cleat_pipeline *p)
 {
     check(p);
-    CLEAT_ASSERT(p->status <= CLEAT_PENDING);
+    CLEAT_ASSERT(p->status != CLEAT_OK || p->publish_next == p->buckets_count);
     return (enum cleat_status)p->status;
 }
 
@@ -371,6 +388,20 @@ enum {
     INTAKE_ENDED
 };
 
+/* True where two facts meet; at the entry and the exit of every event. */
+static void intake_check(const struct cleat_intake *in)
+{
+    CLEAT_ASSERT(in != NULL);
+    CLEAT_ASSERT(in->state <= INTAKE_ENDED);
+    CLEAT_ASSERT(in->bucket <= in->buckets_count);
+    CLEAT_ASSERT(in->applied - in->bucket <= 1);
+    CLEAT_ASSERT(in->status <= CLEAT_PENDING);
+    CLEAT_ASSERT((in->status == CLEAT_PENDING) ==
+                 (in->state < INTAKE_FAIL_OWED));
+    CLEAT_ASSERT(in->status != CLEAT_OK || in->applied == in->buckets_count);
+    (void)in;
+}
+
 static void intake_fail(struct cleat_intake *in, enum cleat_status status)
 {
     CLEAT_ASSERT(in->status == CLEAT_PENDING);
@@ -394,9 +425,7 @@ static void intake_expect(struct cleat_intake *in, uint32_t bucket)
 
 static enum cleat_status intake_enter(struct cleat_intake *in, uint64_t now_ns)
 {
-    CLEAT_ASSERT(in != NULL);
-    CLEAT_ASSERT(in->bucket <= in->buckets_count);
-    CLEAT_ASSERT(in->applied - in->bucket <= 1);
+    intake_check(in);
     if (now_ns < in->now_ns) { return CLEAT_TIME_BACKWARDS; }
     if (in->status != CLEAT_PENDING) { return CLEAT_STATE; }
     in->now_ns = now_ns;
@@ -406,6 +435,7 @@ static enum cleat_status intake_enter(struct cleat_intake *in, uint64_t now_ns)
     } else if (due(in->deadline_ns, now_ns)) {
         intake_fail(in, CLEAT_DEADLINE);
     }
+    intake_check(in);
     return in->status == CLEAT_PENDING ? CLEAT_OK : CLEAT_STATE;
 }
 
@@ -426,6 +456,7 @@ enum cleat_status cleat_intake_begin(struct cleat_intake *in,
     in->buckets_count = config->buckets_count;
     in->status = CLEAT_PENDING;
     intake_expect(in, 0);
+    intake_check(in);
     return CLEAT_OK;
 }
 
@@ -443,15 +474,18 @@ bool cleat_intake_next(struct cleat_intake *in,
         return true;
     case INTAKE_APPLY_OWED:
         command->kind = CLEAT_INTAKE_APPLY;
+        CLEAT_ASSERT(in->applied == in->bucket);
         in->state = INTAKE_APPLYING;
         in->applied++;
         return true;
     case INTAKE_ACK_OWED:
         command->kind = CLEAT_INTAKE_ACK;
+        CLEAT_ASSERT(in->applied == in->bucket + 1);
         intake_expect(in, in->bucket + 1);
         return true;
     case INTAKE_FAIL_OWED:
         command->kind = CLEAT_INTAKE_ACK;
+        CLEAT_ASSERT(in->status < CLEAT_OK);
         command->status = (enum cleat_status)in->status;
         in->state = INTAKE_ENDED;
         return true;
@@ -489,7 +523,9 @@ enum cleat_status cleat_intake_arrived(struct cleat_intake *in, uint64_t now_ns,
     if (bucket < in->bucket || in->state != INTAKE_WAITING) {
         return CLEAT_EXISTS;
     }
+    CLEAT_ASSERT(bucket < in->buckets_count);
     in->state = INTAKE_VERIFY_OWED;
+    intake_check(in);
     return CLEAT_OK;
 }
 
@@ -540,8 +576,7 @@ enum cleat_status cleat_intake_stop(struct cleat_intake *in, uint64_t now_ns,
 
 enum cleat_status cleat_intake_status(const struct cleat_intake *in)
 {
-    CLEAT_ASSERT(in != NULL);
-    CLEAT_ASSERT(in->status != CLEAT_OK || in->applied == in->buckets_count);
+    intake_check(in);
     return (enum cleat_status)in->status;
 }
 

@@ -95,6 +95,7 @@ const char *cleat_sync_replica_state_name(enum cleat_sync_replica_state state)
 
 static uint32_t members_count(const struct cleat_sync_config *config)
 {
+    CLEAT_ASSERT(config != NULL);
     return config->trainers + config->replicas * config->workers;
 }
 
@@ -110,6 +111,7 @@ static struct cleat_sync_replica *replica_at(struct cleat_sync *sync,
     void *end = (struct cleat_sync_member *)(void *)(sync + 1) +
                 members_count(&sync->config);
 
+    CLEAT_ASSERT(sync->config.workers >= 1);
     CLEAT_ASSERT(r < sync->config.replicas);
     return (struct cleat_sync_replica *)end + r;
 }
@@ -120,6 +122,8 @@ static struct cleat_sync_replica *replica_of(struct cleat_sync *sync,
 {
     uint32_t r = cleat_sync_replica_of(&sync->config, member);
 
+    CLEAT_ASSERT(member < members_count(&sync->config));
+    CLEAT_ASSERT(r == CLEAT_SYNC_NOBODY || r < sync->config.replicas);
     return r == CLEAT_SYNC_NOBODY ? NULL : replica_at(sync, r);
 }
 
@@ -156,6 +160,7 @@ size_t cleat_sync_bytes(const struct cleat_sync_config *config)
 static uint64_t step_ns(const struct cleat_sync_config *config,
                         enum cleat_sync_step step)
 {
+    CLEAT_ASSERT(step > CLEAT_SYNC_START);
     CLEAT_ASSERT(step < CLEAT_SYNC_STEPS);
     if (config->step_ns[step] != 0) { return config->step_ns[step]; }
     if (config->step_timeout_ns != 0) { return config->step_timeout_ns; }
@@ -164,11 +169,13 @@ static uint64_t step_ns(const struct cleat_sync_config *config,
 
 static uint32_t attempts_max(const struct cleat_sync_config *config)
 {
+    CLEAT_ASSERT(config != NULL);
     return config->attempts_max == 0 ? ATTEMPTS_DEFAULT : config->attempts_max;
 }
 
 static uint32_t replicas_min(const struct cleat_sync_config *config)
 {
+    CLEAT_ASSERT(config != NULL);
     return config->replicas_min == 0 ? REPLICAS_MIN_DEFAULT
                                      : config->replicas_min;
 }
@@ -196,6 +203,31 @@ uint64_t cleat_sync_bound_ns(const struct cleat_sync_config *config)
     }
     CLEAT_ASSERT(bound > 0);
     return bound;
+}
+
+/* True where two facts meet; at the entry and the exit of every event. */
+static void check(const struct cleat_sync *sync)
+{
+    bool rests = sync->step == CLEAT_SYNC_STEPS;
+
+    CLEAT_ASSERT(sync->step > CLEAT_SYNC_START);
+    CLEAT_ASSERT(sync->step <= CLEAT_SYNC_STEPS);
+    CLEAT_ASSERT(sync->awaited_count <= members_count(&sync->config));
+    CLEAT_ASSERT(sync->scan <= members_count(&sync->config));
+    CLEAT_ASSERT(sync->attempt <= attempts_max(&sync->config));
+    CLEAT_ASSERT(!rests || sync->awaited_count == 0);
+    CLEAT_ASSERT(!rests || sync->deadline_ns == CLEAT_NEVER);
+    CLEAT_ASSERT(rests || sync->awaited_count > 0);
+    CLEAT_ASSERT(rests || sync->outcome == CLEAT_SYNC_NOT_YET);
+    CLEAT_ASSERT(!sync->committing || sync->attempt > 0);
+    CLEAT_ASSERT(!sync->committing || !sync->cancelled);
+    CLEAT_ASSERT(!sync->committing || !sync->attempt_failed);
+    CLEAT_ASSERT(sync->step != CLEAT_SYNC_COMMIT || sync->committing);
+    CLEAT_ASSERT(!sync->doomed || sync->step == CLEAT_SYNC_FENCE ||
+                 sync->step == CLEAT_SYNC_EXPEL || rests);
+    CLEAT_ASSERT(sync->outcome != CLEAT_SYNC_RESTART || sync->doomed);
+    CLEAT_ASSERT(sync->outcome != CLEAT_SYNC_ROLLED_BACK || !sync->committing);
+    (void)rests;
 }
 
 enum cleat_status cleat_sync_init(void *block, size_t bytes,
@@ -232,6 +264,8 @@ enum cleat_status cleat_sync_init(void *block, size_t bytes,
         member_at(sync, i)->resend_ns = CLEAT_NEVER;
         memset(member_at(sync, i)->undo, NOT_OWED, sizeof(int8_t[3]));
     }
+    check(sync);
+    CLEAT_ASSERT(replicas_in(sync, CLEAT_SYNC_SERVING) == config->replicas);
     *out = sync;
     return CLEAT_OK;
 }
@@ -252,11 +286,14 @@ static void record(struct cleat_sync *sync, uint32_t member,
         error->attempt = sync->attempt;
     }
     if (sync->errors_count < UINT32_MAX) { sync->errors_count++; }
+    CLEAT_ASSERT(sync->errors_count > 0);
 }
 
 /* The slot of undo[] that a step fills; NULL for a step that undoes nothing. */
 static int8_t *undo_of(struct cleat_sync_member *m, enum cleat_sync_step step)
 {
+    CLEAT_ASSERT(m != NULL);
+    CLEAT_ASSERT(step <= CLEAT_SYNC_STEPS);
     switch (step) {
     case CLEAT_SYNC_FINALIZE: return &m->undo[0];
     case CLEAT_SYNC_RESTORE: return &m->undo[1];
@@ -269,6 +306,7 @@ static void stop_awaiting(struct cleat_sync *sync, struct cleat_sync_member *m)
 {
     if (!m->awaited) { return; }
     CLEAT_ASSERT(sync->awaited_count > 0);
+    CLEAT_ASSERT(sync->awaited_count <= members_count(&sync->config));
     m->awaited = false;
     m->resend_ns = CLEAT_NEVER;
     sync->awaited_count--;
@@ -282,6 +320,7 @@ static void conclude_member(struct cleat_sync *sync,
     int8_t *undo = undo_of(m, sync->step);
 
     CLEAT_ASSERT(status <= CLEAT_OK);
+    CLEAT_ASSERT(sync->step < CLEAT_SYNC_STEPS);
     stop_awaiting(sync, m);
     if (undo != NULL) { *undo = (int8_t)status; }
     if (sync->step == CLEAT_SYNC_FINALIZE) {
@@ -298,11 +337,13 @@ static void fail_replica(struct cleat_sync *sync, uint32_t replica)
                 sync->step != CLEAT_SYNC_FENCE &&
                 sync->step != CLEAT_SYNC_EXPEL;
 
+    CLEAT_ASSERT(sync->outcome == CLEAT_SYNC_NOT_YET);
     if (r->state != CLEAT_SYNC_ACTIVE) { return; }
+    CLEAT_ASSERT(!sync->doomed);
     r->state = CLEAT_SYNC_FAILED;
     for (uint32_t w = 0; each && w < sync->config.workers; w++) {
-        stop_awaiting(sync, member_at(sync, cleat_sync_member(&sync->config,
-                                                              replica, w)));
+        stop_awaiting(sync, member_at(sync, cleat_sync_member_number(
+                                                &sync->config, replica, w)));
     }
 }
 
@@ -311,6 +352,8 @@ static void fail_for_good(struct cleat_sync *sync, uint32_t member)
 {
     uint32_t replica = cleat_sync_replica_of(&sync->config, member);
 
+    CLEAT_ASSERT(member < members_count(&sync->config));
+    CLEAT_ASSERT(sync->outcome == CLEAT_SYNC_NOT_YET);
     if (replica == CLEAT_SYNC_NOBODY) {
         /* Nobody asks for it after commit: nothing hangs on the trainer then.
          */
@@ -336,6 +379,7 @@ static void fail_awaited(struct cleat_sync *sync, uint32_t member,
             fail_for_good(sync, member);
         }
     } else if (sync->step == CLEAT_SYNC_FENCE) {
+        CLEAT_ASSERT(member >= sync->config.trainers);
         m->expel = true;
     } else if (sync->step != CLEAT_SYNC_EXPEL) {
         fail_for_good(sync, member);
@@ -356,7 +400,7 @@ static void join_fencing(struct cleat_sync *sync, uint32_t replica)
     r->state = CLEAT_SYNC_FAILED;
     for (uint32_t w = 0; w < sync->config.workers; w++) {
         struct cleat_sync_member *m = member_at(
-            sync, cleat_sync_member(&sync->config, replica, w));
+            sync, cleat_sync_member_number(&sync->config, replica, w));
 
         CLEAT_ASSERT(!m->awaited);
         m->expel = m->lost || sync->step == CLEAT_SYNC_EXPEL;
@@ -378,6 +422,7 @@ static bool applies(struct cleat_sync *sync, uint32_t member)
     bool active = r == NULL || r->state == CLEAT_SYNC_ACTIVE;
 
     CLEAT_ASSERT(sync->step < CLEAT_SYNC_STEPS);
+    CLEAT_ASSERT(r != NULL || !m->expel);
     switch (sync->step) {
     case CLEAT_SYNC_PAUSE:
     case CLEAT_SYNC_RELEASE:
@@ -400,6 +445,9 @@ static void enter(struct cleat_sync *sync, enum cleat_sync_step step)
 {
     CLEAT_ASSERT(step > CLEAT_SYNC_START && step < CLEAT_SYNC_STEPS);
     CLEAT_ASSERT(step != CLEAT_SYNC_COMMIT || !sync->cancelled);
+    CLEAT_ASSERT(step != CLEAT_SYNC_COMMIT || !sync->attempt_failed);
+    CLEAT_ASSERT(step != CLEAT_SYNC_RESUME || !sync->undone);
+    CLEAT_ASSERT(sync->outcome == CLEAT_SYNC_NOT_YET);
     sync->step = step;
     sync->deadline_ns = cleat_time_add(sync->now_ns,
                                        step_ns(&sync->config, step));
@@ -426,6 +474,8 @@ static void enter(struct cleat_sync *sync, enum cleat_sync_step step)
 
 static bool can_go_on(struct cleat_sync *sync)
 {
+    CLEAT_ASSERT(!sync->committing);
+    CLEAT_ASSERT(!sync->doomed);
     return !sync->cancelled && !sync->trainer_failed &&
            replicas_in(sync, CLEAT_SYNC_ACTIVE) >= replicas_min(&sync->config);
 }
@@ -441,12 +491,14 @@ static void raise_epoch(struct cleat_sync *sync)
     sync->epoch++;
     if (sync->epoch == 0) { sync->term++; }
     CLEAT_ASSERT(sync->term > sync->term_seen);
+    CLEAT_ASSERT(sync->term > 0);
 }
 
 static void begin_attempt(struct cleat_sync *sync)
 {
     CLEAT_ASSERT(sync->attempt < attempts_max(&sync->config));
     CLEAT_ASSERT(!sync->committing);
+    CLEAT_ASSERT(can_go_on(sync));
     sync->attempt++;
     raise_epoch(sync);
     sync->attempt_failed = false;
@@ -457,9 +509,11 @@ static bool holds(struct cleat_sync *sync, uint32_t replica, uint64_t version)
 {
     bool all = true;
 
+    CLEAT_ASSERT(replica < sync->config.replicas);
+    CLEAT_ASSERT(sync->config.workers >= 1);
     for (uint32_t w = 0; w < sync->config.workers; w++) {
         const struct cleat_sync_member *m = member_at(
-            sync, cleat_sync_member(&sync->config, replica, w));
+            sync, cleat_sync_member_number(&sync->config, replica, w));
 
         all = all && m->holding == CLEAT_SYNC_WHOLE && m->version == version;
     }
@@ -471,6 +525,8 @@ static bool holds(struct cleat_sync *sync, uint32_t replica, uint64_t version)
 static void give_up(struct cleat_sync *sync)
 {
     CLEAT_ASSERT(!sync->committing);
+    CLEAT_ASSERT(!sync->doomed);
+    CLEAT_ASSERT(!sync->undone);
     for (uint32_t r = 0; r < sync->config.replicas; r++) {
         if (replica_at(sync, r)->fenced ||
             !holds(sync, r, sync->request.version_old)) {
@@ -487,6 +543,8 @@ static void compare_digests(struct cleat_sync *sync)
 {
     uint32_t sent = member_at(sync, 0)->digest;
 
+    CLEAT_ASSERT(sync->step == CLEAT_SYNC_SEND);
+    CLEAT_ASSERT(sync->awaited_count == 0);
     for (uint32_t i = sync->config.trainers; i < members_count(&sync->config);
          i++) {
         uint32_t received = member_at(sync, i)->digest;
@@ -514,12 +572,13 @@ static void settle_failed(struct cleat_sync *sync)
         }
         for (uint32_t w = 0; w < sync->config.workers; w++) {
             const struct cleat_sync_member *m = member_at(
-                sync, cleat_sync_member(&sync->config, r, w));
+                sync, cleat_sync_member_number(&sync->config, r, w));
 
             /* A member that was expelled is lost from then on. */
             dead = dead || m->lost;
             unfenced = unfenced || m->expel;
         }
+        CLEAT_ASSERT(!unfenced || sync->step == CLEAT_SYNC_EXPEL);
         replica->fenced = true;
         replica->state = unfenced ? CLEAT_SYNC_UNFENCED
                          : dead   ? CLEAT_SYNC_DEAD
@@ -533,8 +592,14 @@ static void rest(struct cleat_sync *sync)
     uint32_t serving = 0;
 
     CLEAT_ASSERT(sync->outcome == CLEAT_SYNC_NOT_YET);
+    CLEAT_ASSERT(sync->doomed || sync->undone);
+    CLEAT_ASSERT(replicas_in(sync, CLEAT_SYNC_FAILED) == 0);
     for (uint32_t r = 0; r < sync->config.replicas; r++) {
         if (replica_at(sync, r)->state == CLEAT_SYNC_ACTIVE) {
+            CLEAT_ASSERT(!replica_at(sync, r)->fenced);
+            CLEAT_ASSERT(holds(sync, r,
+                               sync->committing ? sync->request.version
+                                                : sync->request.version_old));
             replica_at(sync, r)->state = CLEAT_SYNC_SERVING;
             serving++;
         }
@@ -552,11 +617,13 @@ static void rest(struct cleat_sync *sync)
         sync->outcome = CLEAT_SYNC_DEGRADED;
     }
     CLEAT_ASSERT(sync->doomed || serving >= replicas_min(&sync->config));
+    CLEAT_ASSERT(sync->awaited_count == 0);
 }
 
 static void doom(struct cleat_sync *sync)
 {
     CLEAT_ASSERT(!sync->doomed);
+    CLEAT_ASSERT(sync->step == CLEAT_SYNC_EXPEL);
     sync->doomed = true;
     for (uint32_t r = 0; r < sync->config.replicas; r++) {
         if (replica_at(sync, r)->state == CLEAT_SYNC_ACTIVE) {
@@ -571,6 +638,8 @@ static void after_fencing(struct cleat_sync *sync)
 {
     bool failed;
 
+    CLEAT_ASSERT(sync->step == CLEAT_SYNC_EXPEL);
+    CLEAT_ASSERT(sync->awaited_count == 0);
     settle_failed(sync);
     failed = replicas_in(sync, CLEAT_SYNC_UNFENCED) > 0 ||
              replicas_in(sync, CLEAT_SYNC_ACTIVE) < replicas_min(&sync->config);
@@ -585,6 +654,8 @@ static void after_fencing(struct cleat_sync *sync)
 
 static void leave_commit(struct cleat_sync *sync)
 {
+    CLEAT_ASSERT(sync->committing);
+    CLEAT_ASSERT(sync->awaited_count == 0);
     /* A commit opens admission again, once resumed. */
     for (uint32_t r = 0; r < sync->config.replicas; r++) {
         if (replica_at(sync, r)->state == CLEAT_SYNC_ACTIVE) {
@@ -597,6 +668,8 @@ static void leave_commit(struct cleat_sync *sync)
 
 static void leave_finalize(struct cleat_sync *sync)
 {
+    CLEAT_ASSERT(sync->awaited_count == 0);
+    CLEAT_ASSERT(sync->committing != sync->attempt_failed);
     if (sync->committing) {
         enter(sync, CLEAT_SYNC_FENCE);
     } else if (can_go_on(sync) && sync->attempt < attempts_max(&sync->config)) {
@@ -608,6 +681,8 @@ static void leave_finalize(struct cleat_sync *sync)
 
 static void leave_attempt_step(struct cleat_sync *sync)
 {
+    CLEAT_ASSERT((BIT(sync->step) & ATTEMPT_STEPS) != 0);
+    CLEAT_ASSERT(sync->attempt_failed || sync->awaited_count == 0);
     if (sync->step == CLEAT_SYNC_SEND && !sync->attempt_failed) {
         compare_digests(sync);
     }
@@ -622,6 +697,8 @@ static void leave_attempt_step(struct cleat_sync *sync)
 
 static void leave(struct cleat_sync *sync)
 {
+    CLEAT_ASSERT(sync->step > CLEAT_SYNC_START);
+    CLEAT_ASSERT(sync->step < CLEAT_SYNC_STEPS);
     switch (sync->step) {
     case CLEAT_SYNC_PAUSE:
         if (can_go_on(sync)) {
@@ -665,6 +742,8 @@ static void leave(struct cleat_sync *sync)
  * serve nobody. */
 static bool step_is_over(struct cleat_sync *sync)
 {
+    CLEAT_ASSERT(sync->step < CLEAT_SYNC_STEPS);
+    CLEAT_ASSERT(sync->awaited_count <= members_count(&sync->config));
     if (sync->awaited_count == 0) { return true; }
     if ((BIT(sync->step) & ATTEMPT_STEPS) != 0) { return sync->attempt_failed; }
     if (sync->step == CLEAT_SYNC_PAUSE || sync->step == CLEAT_SYNC_RELEASE) {
@@ -685,12 +764,14 @@ static void settle(struct cleat_sync *sync)
         if (left-- == 0) { return; }
         leave(sync);
     }
+    check(sync);
 }
 
 /* Time has come to now_ns: the deadline that is not after it has passed. The
  * step that follows begins now, so one call applies one deadline. */
 static enum cleat_status advance(struct cleat_sync *sync, uint64_t now_ns)
 {
+    check(sync);
     if (now_ns < sync->now_ns) { return CLEAT_TIME_BACKWARDS; }
     sync->now_ns = now_ns;
     sync->scan = 0;
@@ -699,7 +780,6 @@ static enum cleat_status advance(struct cleat_sync *sync, uint64_t now_ns)
     }
     for (uint32_t i = 0; i < members_count(&sync->config); i++) {
         struct cleat_sync_member *m = member_at(sync, i);
-
         enum cleat_status status = (enum cleat_status)m->answer;
 
         if (!m->awaited) { continue; }
@@ -754,6 +834,7 @@ enum cleat_status cleat_sync_hello(struct cleat_sync *sync, uint32_t member,
         r->state = CLEAT_SYNC_QUARANTINED;
     }
     CLEAT_ASSERT(sync->term_seen >= term_seen);
+    check(sync);
     return CLEAT_OK;
 }
 
@@ -847,7 +928,7 @@ uint64_t cleat_sync_deadline(const struct cleat_sync *sync)
     const struct cleat_sync_member *m;
     uint64_t first;
 
-    CLEAT_ASSERT(sync != NULL);
+    check(sync);
     first = sync->deadline_ns;
     m = (const struct cleat_sync_member *)(const void *)(sync + 1);
     for (uint32_t i = 0;
@@ -856,6 +937,7 @@ uint64_t cleat_sync_deadline(const struct cleat_sync *sync)
         if (m[i].awaited && m[i].resend_ns < first) { first = m[i].resend_ns; }
     }
     CLEAT_ASSERT(sync->step != CLEAT_SYNC_STEPS || first == CLEAT_NEVER);
+    CLEAT_ASSERT(first <= sync->deadline_ns);
     return first;
 }
 
@@ -876,6 +958,7 @@ static bool says_never(const struct cleat_sync *sync,
         answer->member;
 
     CLEAT_ASSERT(answer->member < members_count(&sync->config));
+    CLEAT_ASSERT(answer->step < CLEAT_SYNC_STEPS);
     return sync->step == CLEAT_SYNC_FINALIZE && !sync->committing &&
            !m->never && (BIT(answer->step) & ATTEMPT_STEPS) != 0 &&
            answer->status < CLEAT_OK &&
@@ -889,7 +972,10 @@ static void take_answer(struct cleat_sync *sync,
     struct cleat_sync_member *m = member_at(sync, answer->member);
     enum cleat_status status = answer->status;
 
-    CLEAT_ASSERT(m->awaited && answer->step == sync->step);
+    CLEAT_ASSERT(m->awaited);
+    CLEAT_ASSERT(answer->step == sync->step);
+    CLEAT_ASSERT(answer->epoch == sync->epoch);
+    CLEAT_ASSERT(!m->lost || sync->step == CLEAT_SYNC_EXPEL);
     if (sync->step != CLEAT_SYNC_EXPEL) {
         m->holding = (uint8_t)answer->holding;
         m->version = answer->version;
@@ -903,6 +989,7 @@ static void take_answer(struct cleat_sync *sync,
     if (status == CLEAT_OK) {
         conclude_member(sync, m, CLEAT_OK);
         if (sync->step == CLEAT_SYNC_EXPEL) {
+            CLEAT_ASSERT(m->expel);
             m->expel = false;
             m->lost = true;
         }
@@ -917,8 +1004,8 @@ static void take_answer(struct cleat_sync *sync,
     }
 }
 
-enum cleat_status cleat_sync_answer(struct cleat_sync *sync, uint64_t now_ns,
-                                    const struct cleat_sync_answer *answer)
+enum cleat_status cleat_sync_answered(struct cleat_sync *sync, uint64_t now_ns,
+                                      const struct cleat_sync_answer *answer)
 {
     enum cleat_status status;
 
@@ -981,6 +1068,7 @@ enum cleat_status cleat_sync_lost(struct cleat_sync *sync, uint64_t now_ns,
     }
     settle(sync);
     CLEAT_ASSERT(m->lost);
+    CLEAT_ASSERT(!m->awaited || sync->step == CLEAT_SYNC_EXPEL);
     return CLEAT_OK;
 }
 
@@ -1001,6 +1089,8 @@ enum cleat_status cleat_sync_cancel(struct cleat_sync *sync, uint64_t now_ns)
     }
     settle(sync);
     CLEAT_ASSERT(!sync->committing);
+    CLEAT_ASSERT(sync->cancelled);
+    CLEAT_ASSERT(sync->errors_count > 0);
     return CLEAT_OK;
 }
 
@@ -1009,6 +1099,8 @@ enum cleat_status cleat_sync_cancel(struct cleat_sync *sync, uint64_t now_ns)
 enum cleat_sync_outcome cleat_sync_outcome(const struct cleat_sync *sync)
 {
     CLEAT_ASSERT(sync != NULL);
+    CLEAT_ASSERT(sync->outcome == CLEAT_SYNC_NOT_YET ||
+                 sync->step == CLEAT_SYNC_STEPS);
     return sync->outcome;
 }
 
@@ -1033,6 +1125,7 @@ enum cleat_sync_holding cleat_sync_member_holding(const struct cleat_sync *sync,
         (const struct cleat_sync_member *)(const void *)(sync + 1) + member;
 
     CLEAT_ASSERT(member < members_count(&sync->config));
+    CLEAT_ASSERT(m->holding <= CLEAT_SYNC_TORN);
     if (version != NULL) { *version = m->version; }
     return (enum cleat_sync_holding)m->holding;
 }

@@ -48,25 +48,53 @@ static bool has_room(int fd, uint32_t windows)
            (uint64_t)about.st_size >= HEAD_BYTES + digests_bytes(windows);
 }
 
+/* Is it a board that a coordinator that was killed has left? */
+static bool is_left(int fd)
+{
+    struct stat about;
+    uint64_t magic = 0;
+
+    return fstat(fd, &about) == 0 && S_ISREG(about.st_mode) &&
+           pread(fd, &magic, sizeof magic, 0) == (ssize_t)sizeof magic &&
+           magic == MAGIC;
+}
+
+/* A new file; or one that was left, in which engines that have outlived their
+ * coordinator still look. Nothing else that has the name is touched. */
+static int open_file(const char *path)
+{
+    const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    int fd = open(path, flags | O_CREAT | O_EXCL, 0600);
+
+    if (fd >= 0 || errno != EEXIST) { return fd; }
+    fd = open(path, flags);
+    if (fd >= 0 && is_left(fd)) { return fd; }
+    if (fd >= 0) { (void)close(fd); }
+    errno = EEXIST;
+    return -1;
+}
+
 bool board_create(struct board *board, const char *path, uint32_t plan_digest,
                   uint32_t windows)
 {
     size_t bytes = HEAD_BYTES + digests_bytes(windows);
 
     memset(board, 0, sizeof *board);
-    board->fd = path == NULL
-                    ? memfd_create("cleat-board", MFD_CLOEXEC)
-                    : open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    board->fd = path == NULL ? memfd_create("cleat-board", MFD_CLOEXEC)
+                             : open_file(path);
     if (board->fd < 0) { return false; }
     if (ftruncate(board->fd, (off_t)bytes) != 0 ||
         !map(board, board->fd, windows, PROT_READ | PROT_WRITE)) {
         int why = errno;
 
+        if (path != NULL) { (void)unlink(path); }
         (void)close(board->fd);
         board->fd = -1;
         errno = why;
         return false;
     }
+    memset(board->head, 0, sizeof *board->head);
+    memset(board->digests, 0, board->bytes);
     board->head->plan_digest = plan_digest;
     board->head->windows = windows;
     /* The magic last: who sees it sees the rest. */

@@ -54,9 +54,10 @@ struct board {
 };
 
 /* Makes one.
- *   path   of a file to make for it, which board_close removes; NULL: none,
- *          and processes of this machine find it at board_path
- * Returns false with errno set. */
+ *   path   of a file to make for it, in a place where no coordinator is at work
+ *          (a board that lies there is used again); NULL: none, and processes
+ *          of this machine find it at board_path
+ * Returns false with errno set: EEXIST when something else lies there. */
 bool board_create(struct board *board, const char *path, uint32_t plan_digest,
                   uint32_t windows);
 

@@ -391,7 +391,12 @@ static int open_board(struct coordinator *c)
     }
     if (!board_create(&c->board, path, cleat_plan_digest(&c->setup->job.plan),
                       cleat_plan_buckets(&c->setup->job.windows))) {
-        c->board_file[0] = '\0';
+        c->board_file[0] = '\0'; /* not ours */
+        if (path != NULL) {
+            return options_fail(COMMAND, "--listen %s: %s.board: %s",
+                                c->setup->listen, c->setup->listen,
+                                strerror(errno));
+        }
         return options_fail(COMMAND, "no shared memory for the board: %s",
                             strerror(errno));
     }
@@ -401,10 +406,16 @@ static int open_board(struct coordinator *c)
 static int open_dump(struct coordinator *c)
 {
     const char *path = c->setup->dump;
+    struct stat there;
 
     if (path == NULL) { return 0; }
     c->dump_made = mkdir(path, 0777) == 0;
-    if (c->dump_made || errno == EEXIST) { return 0; }
+    if (c->dump_made) { return 0; }
+    /* Or is it a folder already? */
+    if (errno == EEXIST && stat(path, &there) == 0) {
+        errno = S_ISDIR(there.st_mode) ? 0 : ENOTDIR;
+    }
+    if (errno == 0 && access(path, W_OK | X_OK) == 0) { return 0; }
     return options_fail(COMMAND, "--dump %s: %s", path, strerror(errno));
 }
 
@@ -448,11 +459,17 @@ static int open_all(struct coordinator *c)
 
     if (result == 0) { result = open_dump(c); }
     if (result == 0) { result = open_trace(c); }
-    if (result == 0) { result = open_board(c); }
     if (result != 0) { return result; }
     status = open_ports(c, &error);
     if (status == CLEAT_OK) { status = open_services(c, &error); }
+    /* Who listens is the only coordinator here, and the board is its own. */
+    if (status == CLEAT_OK && c->setup->listen != NULL) {
+        status = cleat_linux_workers_listen(c->workers, c->setup->listen,
+                                            &error);
+    }
     if (status != CLEAT_OK) { return options_fail(COMMAND, "%s", error.text); }
+    result = open_board(c);
+    if (result != 0) { return result; }
     c->watch.stop = stop_all;
     c->watch.context = c;
     c->watch.done = &c->board.head->buckets_sent;
@@ -516,7 +533,8 @@ static void add_faults(struct arguments *all, const struct coordinator *c,
         const struct fault *fault = &c->setup->faults[i];
         uint32_t whose = fault->who == FAULT_TRAINER
                              ? 0
-                             : cleat_sync_member(&c->config, fault->who, 0);
+                             : cleat_sync_member_number(&c->config, fault->who,
+                                                        0);
 
         if (whose != member) { continue; }
         fault_print(fault, all->faults[i]);
@@ -597,16 +615,12 @@ static enum cleat_status start_children(struct coordinator *c,
     enum cleat_status status = CLEAT_OK;
 
     if (attach) {
-        status = cleat_linux_workers_listen(c->workers, c->setup->listen,
-                                            error);
-        if (status == CLEAT_OK) {
-            fprintf(stderr,
-                    COMMAND ": waiting for members 1 to %" PRIu32
-                            ": cleat engine --attach %s --board %s --member N "
-                            "--weights %s\n",
-                    c->members - 1, c->setup->listen, c->board_file,
-                    c->setup->job.weights);
-        }
+        fprintf(stderr,
+                COMMAND ": waiting for members 1 to %" PRIu32
+                        ": cleat engine --attach %s --board %s --member N "
+                        "--weights %s\n",
+                c->members - 1, c->setup->listen, c->board_file,
+                c->setup->job.weights);
     }
     for (uint32_t i = 0; status == CLEAT_OK && i < (attach ? 1 : c->members);
          i++) {
@@ -652,6 +666,14 @@ static struct cleat_linux_worker_view look(struct coordinator *c,
     return view;
 }
 
+/* A replica that has gone since the update no more serves its version. */
+static void account_lost(struct coordinator *c, uint32_t member)
+{
+    report_add_error(&c->report, CLEAT_SYNC_STEPS, member, CLEAT_PEER_LOST,
+                     "it has ended since the update");
+    c->report.outcome = report_worse(c->report.outcome, CLEAT_SYNC_DEGRADED);
+}
+
 /* What a replica is, from all its workers. */
 static void account_replica(struct coordinator *c, uint32_t r)
 {
@@ -661,7 +683,7 @@ static void account_replica(struct coordinator *c, uint32_t r)
     memset(replica, 0, sizeof *replica);
     replica->state = cleat_sync_replica_state(machine, r);
     for (uint32_t w = 0; w < c->config.workers; w++) {
-        uint32_t member = cleat_sync_member(&c->config, r, w);
+        uint32_t member = cleat_sync_member_number(&c->config, r, w);
         struct cleat_linux_worker_view view = look(c, member);
         uint64_t version = view.holding == CLEAT_SYNC_WHOLE ? view.version : 0;
 
@@ -674,8 +696,22 @@ static void account_replica(struct coordinator *c, uint32_t r)
         replica->served += view.served;
         replica->torn_served += view.torn_served;
         if (!view.attached && replica->state == CLEAT_SYNC_SERVING) {
-            replica->state = CLEAT_SYNC_DEAD; /* since the update */
+            replica->state = CLEAT_SYNC_DEAD;
+            account_lost(c, member);
         }
+    }
+}
+
+/* Too few that are left are as bad after an update as in it. */
+static void account_few(struct coordinator *c)
+{
+    uint32_t serving = 0;
+
+    for (uint32_t r = 0; r < c->config.replicas; r++) {
+        serving += c->report.replicas[r].state == CLEAT_SYNC_SERVING ? 1u : 0u;
+    }
+    if (serving < c->config.replicas_min) {
+        c->report.outcome = CLEAT_SYNC_RESTART;
     }
 }
 
@@ -685,7 +721,8 @@ static void account_torn(struct coordinator *c)
     for (uint32_t r = 0; r < c->config.replicas; r++) {
         if (c->report.replicas[r].torn_served == 0) { continue; }
         report_add_error(&c->report, CLEAT_SYNC_STEPS,
-                         cleat_sync_member(&c->config, r, 0), CLEAT_CORRUPT,
+                         cleat_sync_member_number(&c->config, r, 0),
+                         CLEAT_CORRUPT,
                          "it served bytes that were not wholly of the version "
                          "it claimed");
         c->report.outcome = CLEAT_SYNC_RESTART;
@@ -789,6 +826,15 @@ static void await_serving(struct coordinator *c)
     }
 }
 
+/* All were up, and were told to stop before the first update: there was nothing
+ * to take back. */
+static void account_cancelled(struct coordinator *c)
+{
+    report_add_error(&c->report, CLEAT_SYNC_PAUSE, CLEAT_SYNC_NOBODY,
+                     CLEAT_CANCELLED, NULL);
+    c->report.outcome = CLEAT_SYNC_ROLLED_BACK;
+}
+
 /* One version to all. Returns whether there may be a next one. */
 static bool run_round(struct coordinator *c, uint64_t version)
 {
@@ -829,7 +875,7 @@ static void await_dump(struct coordinator *c, uint32_t replica)
     uint64_t end_ns = cleat_time_add(
         clock.now_ns(clock.context),
         DUMP_NS + floor_ns(c->setup->job.bytes, c->config.replicas));
-    uint32_t member = cleat_sync_member(&c->config, replica, 0);
+    uint32_t member = cleat_sync_member_number(&c->config, replica, 0);
     uint64_t seen = 0;
 
     while (!dump_is_over(c, member) && !stopping(c) &&
@@ -849,27 +895,42 @@ static void await_dump(struct coordinator *c, uint32_t replica)
 static void dump_all(struct coordinator *c)
 {
     for (uint32_t r = 0; r < c->config.replicas; r++) {
-        uint32_t member = cleat_sync_member(&c->config, r, 0);
+        uint32_t member = cleat_sync_member_number(&c->config, r, 0);
 
         if (replica_serves(c, member) && look(c, member).attached) {
             atomic_store(&c->board.head->seats[member].dump, BOARD_DUMP_WANTED);
         }
     }
     for (uint32_t r = 0; r < c->config.replicas; r++) {
-        uint32_t member = cleat_sync_member(&c->config, r, 0);
+        uint32_t member = cleat_sync_member_number(&c->config, r, 0);
 
         if (dump_state(c, member) != BOARD_DUMP_NO) { await_dump(c, r); }
     }
 }
 
+/* Not of what was there before, when the caller has taken it all back. */
+static bool wants_dumps(struct coordinator *c)
+{
+    enum cleat_sync_outcome outcome = c->report.outcome;
+
+    return c->setup->dump != NULL && outcome != CLEAT_SYNC_RESTART &&
+           !(outcome == CLEAT_SYNC_ROLLED_BACK && stopping(c));
+}
+
 /* ------------------------------------------------------------------ ending */
 
-/* After a bring-up that failed nobody is left. */
-static void account_all_dead(struct coordinator *c, enum cleat_status closed)
+/* The processes have been ended. After RESTART, then, nobody serves; after any
+ * other outcome what they were until then is told. */
+static void account_end(struct coordinator *c, bool up,
+                        enum cleat_status closed)
 {
+    if (c->report.outcome != CLEAT_SYNC_RESTART) { return; }
     for (uint32_t r = 0; r < c->config.replicas; r++) {
-        c->report.replicas[r].state = closed == CLEAT_OK ? CLEAT_SYNC_DEAD
-                                                         : CLEAT_SYNC_UNFENCED;
+        struct report_replica *replica = &c->report.replicas[r];
+
+        if (up && replica->state != CLEAT_SYNC_SERVING) { continue; }
+        replica->state = closed == CLEAT_OK ? CLEAT_SYNC_DEAD
+                                            : CLEAT_SYNC_UNFENCED;
     }
 }
 
@@ -914,7 +975,10 @@ static void print_report(struct coordinator *c)
     } else {
         report_text(stdout, &c->report);
     }
-    (void)fflush(stdout);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        (void)options_fail(COMMAND, "the report could not be written: %s",
+                           strerror(errno));
+    }
 }
 
 /* Runs the whole job; `c` is open. */
@@ -925,14 +989,15 @@ static void run_job(struct coordinator *c)
     enum cleat_status closed;
 
     for (uint64_t round = 1; more && round <= c->setup->rounds; round++) {
-        if (stopping(c)) { break; }
+        if (stopping(c)) {
+            if (round == 1) { account_cancelled(c); }
+            break;
+        }
         more = run_round(c, round);
     }
-    if (up && c->setup->dump != NULL &&
-        c->report.outcome != CLEAT_SYNC_RESTART) {
-        dump_all(c);
-    }
+    if (up && wants_dumps(c)) { dump_all(c); }
     for (uint32_t r = 0; r < c->config.replicas; r++) { account_replica(c, r); }
+    if (up) { account_few(c); }
     for (uint32_t i = 0; i < c->members; i++) { c->pids[i] = look(c, i).pid; }
     account_torn(c);
     watch_end(&c->watch);
@@ -941,7 +1006,7 @@ static void run_job(struct coordinator *c)
     cleat_linux_threads_close(&c->threads);
     closed = cleat_linux_workers_close(c->workers);
     c->workers = NULL;
-    if (!up) { account_all_dead(c, closed); }
+    account_end(c, up, closed);
 }
 
 int coordinator_run(const struct sync_setup *setup)

@@ -1,6 +1,9 @@
 /* Cleat: the `cleat` command. SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine.h"
 #include "options.h"
@@ -27,8 +30,21 @@ static const struct {
     {"trainer", cleat_tool_trainer},
 };
 
+/* A file opened later must not take the place of a closed standard stream: it
+ * would get what is printed. */
+static void fill_standard_streams(void)
+{
+    int fd = open("/dev/null", O_RDWR);
+
+    while (fd >= 0 && fd <= STDERR_FILENO) { fd = dup(fd); }
+    if (fd >= 0) { (void)close(fd); }
+}
+
 int main(int argc, char **argv)
 {
+    fill_standard_streams();
+    /* A file that may not grow is an error to be told, not the end. */
+    (void)signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         return options_fail("cleat", "expected a command: weights, sync, "
                                      "engine or trainer");

@@ -23,7 +23,6 @@ void report_add_error(struct report *report, enum cleat_sync_step step,
 int report_exit_code(enum cleat_sync_outcome outcome)
 {
     switch (outcome) {
-    case CLEAT_SYNC_NOT_YET:
     case CLEAT_SYNC_COMMITTED: return 0;
     case CLEAT_SYNC_DEGRADED: return 3;
     case CLEAT_SYNC_ROLLED_BACK: return 4;

@@ -5,6 +5,7 @@
  * `show` prints a checkpoint's table. */
 #include "weights.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -459,7 +460,7 @@ static bool wants_help(int argc, char **argv)
     return false;
 }
 
-int cleat_tool_weights(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     if (wants_help(argc, argv)) {
         fputs(usage, stdout);
@@ -473,4 +474,13 @@ int cleat_tool_weights(int argc, char **argv)
     }
     return options_fail("cleat weights", "%s: expected make or show",
                         argc >= 2 ? argv[1] : "nothing");
+}
+
+int cleat_tool_weights(int argc, char **argv)
+{
+    int result = run(argc, argv);
+
+    if (fflush(stdout) == 0 && ferror(stdout) == 0) { return result; }
+    return options_fail("cleat weights", "standard output: %s",
+                        strerror(errno));
 }

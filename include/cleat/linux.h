@@ -158,10 +158,9 @@ enum cleat_status cleat_linux_workers_init(
  *    expelled, the answer to that comes first.
  *  - An expelled child and its process group are killed; the answer comes when
  *    the child is reaped, or CLEAT_PEER_UNFENCED after reap_ns. What has left
- *    the group by itself (setsid) is not followed. An expelled
- *    worker that is not our child loses its channel at once, and the answer
- *    comes when its last lease has run out; it holds none when it was never
- *    granted one.
+ *    the group by itself (setsid) is not followed. An expelled worker that is
+ *    not our child loses its channel at once, and the answer comes when its
+ *    last lease has run out; it holds none when it was never granted one.
  *  - Leases are granted by the object's own thread, always. A member that was
  *    sent fence or is being expelled gets none until it answers, with
  *    CLEAT_OK, a commit of a later {term, epoch}.

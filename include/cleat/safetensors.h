@@ -157,12 +157,11 @@ cleat_safetensors_shards(const struct cleat_safetensors *file)
  * Returns CLEAT_OK; CLEAT_TOO_SMALL with the least block in error->offset;
  * CLEAT_INVALID for a tensor whose name or size cannot be and CLEAT_EXISTS for
  * a name that comes twice, with the tensor in error->index; CLEAT_INVALID for
- * an argument that is NULL, a path that ends in a slash, and one where something
- * is that is neither a file nor a folder; CLEAT_LIMIT when the header or the
- * file would be too long; CLEAT_NOT_FOUND when there is no such
- * folder and CLEAT_IO for the rest, with errno in error->port_code and the byte
- * reached in error->offset; what the source returned. On error nothing is left
- * behind. */
+ * an argument that is NULL, a path that ends in a slash, and one where there is
+ * something that is neither a file nor a folder; CLEAT_LIMIT when the header or
+ * the file would be too long; CLEAT_NOT_FOUND when there is no such folder and
+ * CLEAT_IO for the rest, with errno in error->port_code and the byte reached in
+ * error->offset; what the source returned. On error nothing is left behind. */
 enum cleat_status
 cleat_safetensors_write(const char *path,
                         const struct cleat_tensor_source *source, void *block,

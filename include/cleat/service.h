@@ -143,8 +143,9 @@ enum cleat_status cleat_sync_run(struct cleat_sync_service *service,
                                  struct cleat_error *error);
 
 /* Asks the update under way to go back; it ends soon after. Any thread, at any
- * time, but no signal handler. Returns CLEAT_OK; CLEAT_STATE when there is
- * none, or when it has been decided already. */
+ * time, but no signal handler. Returns CLEAT_OK: the new version will not be
+ * served; CLEAT_STATE when there is none, or when it has been decided already:
+ * nothing has changed. */
 enum cleat_status cleat_sync_stop(struct cleat_sync_service *service);
 
 /* The machine, for its accounts; read it only while no update is under way. */
@@ -197,13 +198,14 @@ enum cleat_status cleat_bringup_init(void *block, size_t bytes,
  * permanent error, or until the configuration's time is up. Nothing is started
  * or created, and so nothing twice.
  *   handles  as many as the configuration says; copied
- * Returns CLEAT_OK; else the error of the handle in error->index. */
+ * Returns CLEAT_OK; CLEAT_STATE while one is under way, or a wait of the last
+ * one still is; else the error of the handle in error->index. */
 enum cleat_status cleat_bringup_run(struct cleat_bringup *bringup,
                                     const uint64_t *handles,
                                     struct cleat_error *error);
 
 /* Ends the bring-up under way with CLEAT_CANCELLED. Any thread. Returns
- * CLEAT_OK; CLEAT_STATE when there is none. */
+ * CLEAT_OK; CLEAT_STATE when there is none, or it has come to its end. */
 enum cleat_status cleat_bringup_stop(struct cleat_bringup *bringup);
 
 #ifdef __cplusplus

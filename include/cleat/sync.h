@@ -297,8 +297,8 @@ enum cleat_status cleat_sync_tick(struct cleat_sync *sync, uint64_t now_ns);
  * Returns CLEAT_OK, also for an answer that changes nothing; CLEAT_INVALID for
  * no such member, step or holding, or a status that is no answer;
  * CLEAT_TIME_BACKWARDS. */
-enum cleat_status cleat_sync_answer(struct cleat_sync *sync, uint64_t now_ns,
-                                    const struct cleat_sync_answer *answer);
+enum cleat_status cleat_sync_answered(struct cleat_sync *sync, uint64_t now_ns,
+                                      const struct cleat_sync_answer *answer);
 
 /* A worker's channel has ended, or its process. It gets no command any more.
  * Returns CLEAT_OK, also when it was known; CLEAT_INVALID;
@@ -352,8 +352,9 @@ bool cleat_sync_step_to_engines(enum cleat_sync_step step);
 
 /* The member number of a replica's worker, and the replica of a member
  * (CLEAT_SYNC_NOBODY for a trainer worker). */
-static inline uint32_t cleat_sync_member(const struct cleat_sync_config *config,
-                                         uint32_t replica, uint32_t worker)
+static inline uint32_t
+cleat_sync_member_number(const struct cleat_sync_config *config,
+                         uint32_t replica, uint32_t worker)
 {
     return config->trainers + replica * config->workers + worker;
 }

@@ -4,9 +4,10 @@
  * Three threads. The host's, in cleat_worker_poll, carries out commands. Ours:
  * one that reads the channel always, keeps the lease, and sees the channel's
  * end at once, also while a callback of the host's takes long (`io`); and one
- * that moves data (`data`). Only `io` opens and closes channels. What a thread
- * does to a channel that is not the present one any more goes nowhere: each
- * has a number of its own, and what came over it remembers that. */
+ * that moves data (`data`). While it runs only `io` closes channels, so nobody
+ * reads or waits on a descriptor that has become another's. What a thread does
+ * to a channel that is not the present one any more goes nowhere: each has a
+ * number of its own, and what came over it remembers that. */
 #define _GNU_SOURCE
 #include "cleat/linux_worker.h"
 

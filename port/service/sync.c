@@ -186,7 +186,7 @@ static void take_answer(struct cleat_sync_service *service, uint64_t now_ns,
     event.epoch = answer.sync.epoch;
     event.answer = &answer;
     drive_tell(&service->ports, &event);
-    (void)cleat_sync_answer(service->machine, now_ns, &answer.sync);
+    (void)cleat_sync_answered(service->machine, now_ns, &answer.sync);
 }
 
 static void sync_feed(void *self, uint64_t now_ns,

@@ -63,7 +63,9 @@ struct choose_test {
 
     /* An execution of more steps fails: it did not come to rest. 0: 10000.
      * With `cut` it ends there instead, and the exhaustive driver covers
-     * every execution of up to steps_max steps. */
+     * every execution of up to steps_max steps. (It reaches each state by the
+     * shortest way that it finds, so it does not prove that no execution is
+     * longer: a bound on time belongs among a model's checks.) */
     uint32_t steps_max;
     bool cut;
     /* Steps form, exhaustive: a state that leads back to itself is an

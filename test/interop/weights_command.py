@@ -156,6 +156,14 @@ def bad_usage_is_one_line_and_2_and_writes_nothing():
         check(sorted(os.listdir()) == before, arguments)
 
 
+def output_that_cannot_be_written_is_told():
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run([CLEAT, "weights", "show", "--help"], stdout=full,
+                              stderr=subprocess.PIPE, text=True, check=False)
+    check((done.returncode, done.stderr) ==
+          (2, "cleat weights: standard output: No space left on device\n"), done)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -168,6 +176,7 @@ def main():
         the_same_seed_gives_the_same_bytes()
         what_is_shown_is_what_is_there()
         a_name_cannot_write_to_the_terminal()
+        output_that_cannot_be_written_is_told()
         os.chdir("/")
     check(set(DTYPES) >= {"BF16", "F16", "F32"}, "the dtypes")
 

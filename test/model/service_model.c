@@ -793,7 +793,7 @@ static const struct choose_test tests[] = {
          .other = OTHER_BABBLES, .preemptions = 1, .mailbox_max = 2),
     SYNC("sync-who-speaks-is-what-the-channel-says", QUICK,
          .other = OTHER_BABBLES, .mailbox_max = 8, .misnamed = true),
-    SYNC("sync-one-update-at-a-time", QUICK,
+    SYNC("sync-one-update-at-a-time", SLOW,
          .other = OTHER_RUNS, .preemptions = 2, .mailbox_max = 8),
     BRINGUP("bring-up-with-two-threads", SLOW,
             .preemptions = 2, .odd = 1, .threads = 2, .jobs_max = 2,

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.dont_write_bytecode = True  # nothing in the source tree
 
@@ -214,13 +215,65 @@ class Tests:
             report = self.finish_attached(job, engines, 3)
             expect(harness.states(report, "dead") == [1], report)
 
+    def a_second_coordinator_at_a_socket_disturbs_nobody(self):
+        with self.job("--listen", "socket", "--replicas", "1") as job:
+            job.await_line("cleat sync: waiting for members")
+            self.refused(job.folder, ("--weights", self.weights, "--listen",
+                                      "socket"), ("socket", "in use"))
+            engine = subprocess.Popen(
+                [self.cleat, "engine", "--attach", "socket", "--board",
+                 "socket.board", "--member", "1", "--weights", self.weights,
+                 "--bucket-mib", "1"], cwd=job.folder, env=job.environment)
+            self.finish_attached(job, [engine], 0)
+
+    def what_a_killed_coordinator_left_is_used_again(self):
+        with self.job("--listen", "socket", "--replicas", "1") as job:
+            job.await_line("cleat sync: waiting for members")
+            job.kill()
+            job.wait()
+            job.await_nobody()
+            done = subprocess.run(
+                [self.cleat, "sync", "--weights", self.weights, "--listen",
+                 "socket", "--replicas", "1", "--start-timeout-s", "0.1"],
+                cwd=job.folder, env=job.environment, capture_output=True,
+                text=True, check=False, timeout=harness.WATCHDOG_S)
+            expect(done.returncode == 5, done)
+            job.expect_nothing_left()
+
+    # ---- surroundings ----
+
+    def closed_standard_streams_change_no_file(self):
+        for streams in ((0,), (1,), (2,), (0, 1, 2)):
+            with tempfile.TemporaryDirectory(prefix="cleat-test-") as folder:
+                done = subprocess.run(
+                    [self.cleat, "sync", "--weights", self.weights,
+                     "--replicas", "1", "--trace", "t", "--verbose"],
+                    cwd=folder,
+                    capture_output=True, text=True, check=False,
+                    timeout=harness.WATCHDOG_S,
+                    preexec_fn=lambda: [os.close(fd) for fd in streams])
+                expect(done.returncode == 0, streams, done)
+                expect((done.stdout == "") == (1 in streams), streams, done)
+                with open(os.path.join(folder, "t"), encoding="utf-8") as file:
+                    json.load(file)
+
+    def a_report_that_cannot_be_written_is_told(self):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            done = subprocess.run(
+                [self.cleat, "sync", "--weights", self.weights, "--replicas",
+                 "1"], stdout=full, stderr=subprocess.PIPE, text=True,
+                check=False, timeout=harness.WATCHDOG_S)
+        expect(done.returncode == 0 and done.stderr ==
+               "cleat sync: the report could not be written: No space left on "
+               "device\n", done)
+
     def finish_attached(self, job, engines, code):
         found = job.wait()
         for engine in engines:
             engine.wait(harness.WATCHDOG_S)
         expect(found == code, "exit", found, job.out, job.lines)
         report = job.report()
-        harness.check_schema(report, 2)
+        harness.check_schema(report, len(engines))
         harness.check_outcome(report, code, version=1)
         job.expect_nothing_left()
         return report
@@ -250,6 +303,43 @@ class Tests:
             job.kill(signal.SIGTERM)
             report = self.finish(job, 5, version=None)
             expect(report["errors"][0]["status"] == "CANCELLED", report)
+
+    def agrees(self, job, *codes):
+        """It ends with one of these, and says the same in its report."""
+        code = job.wait()
+        expect(code in codes, "exit", code, job.out, job.lines)
+        report = job.report()
+        harness.check_schema(report, 2)
+        harness.check_outcome(report, code)
+        job.expect_nothing_left()
+        return report
+
+    def interrupted_at_the_end_of_bring_up_it_tells_an_outcome(self):
+        for i in range(60):
+            with self.job("--replicas", "2") as job:
+                job.await_line("cleat sync: waiting for replica 1")
+                # Any moment will do; these are spread over those that matter.
+                time.sleep(i / 2000 * self.scale)
+                job.kill(signal.SIGTERM)
+                report = self.agrees(job, 0, 4, 5)
+                expect(report["outcome"] == "COMMITTED" or
+                       report["errors"][0]["status"] == "CANCELLED", report)
+
+    def an_engine_that_ends_right_after_the_update_is_told(self):
+        for _ in range(20):
+            with self.job("--replicas", "2", "--replicas-min", "1") as job:
+                job.await_line("cleat sync: resume to replica 1")
+                for pid in harness.of_command(job.mark, "engine")[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                self.agrees(job, 0, 3)
+
+    def a_failed_dump_is_restart_and_nobody_serves(self):
+        with self.job("--replicas", "2", "--dump", ".") as job:
+            os.mkdir(os.path.join(job.folder, "replica-1.safetensors"))
+            report = self.finish(job, 5, "replica-0.safetensors",
+                                 "replica-1.safetensors", replicas=2,
+                                 version=None)
+        expect(harness.states(report, "dead") == [0, 1], report)
 
     # ---- bad input ----
 
@@ -367,6 +457,10 @@ def bad_input(folder, weights):
     for name, word in list(bad_files(folder)):
         yield ("--weights", name, "--trace", "t", "--dump", "d"), (word,)
     weights = ("--weights", weights)
+    for name in ("file", "socket.board"):
+        with open(os.path.join(folder, name), "w", encoding="utf-8"):
+            pass
+    os.mkfifo(os.path.join(folder, "pipe"))
     yield (), ("--weights",)
     for options, words in (
             (("--replicas", "0"), ("--replicas", "0")),
@@ -388,7 +482,7 @@ def bad_input(folder, weights):
             (("--report", "xml"), ("--report", "xml", "text|json")),
             (("--seed", "x"), ("--seed",)),
             (("--sneed", "1"), ("--sneed",)),
-            (("--sn\need\x1b[2J", "1"), ("--sn?need?[2J",)),
+            (("--sn\need\x1b[2J", "1"), ("--sn?eed?[2J",)),
             (("--mode", "in\nplace"), ("--mode in?place",)),
             (("two\nlines",), ("two?lines",)),
             (("--replicas",), ("--replicas", "value")),
@@ -399,6 +493,11 @@ def bad_input(folder, weights):
             (("--trace", "no\nwhere/t"), ("no?where/t",)),
             (("--dump", "d", "--trace", "nowhere-at-all/t"),
              ("nowhere-at-all/t",)),
+            (("--dump", "file"), ("--dump file", "directory")),
+            (("--trace", "pipe"), ("--trace pipe",)),
+            (("--listen", "file", "--dump", "d", "--trace", "t"), ("file",)),
+            (("--listen", "socket"), ("socket.board",)),
+            (("--listen", "nowhere-at-all/s"), ("nowhere-at-all/s",)),
             (("--listen", "x" * 108), ("--listen", "107"))):
         yield weights + options, words
     for spec, words in (
@@ -443,7 +542,7 @@ def main():
         cleat = os.path.abspath(arguments.cleat)
         tests = Tests(cleat, harness.make_weights(cleat, folder),
                       arguments.scale)
-        helpers = ("job", "finish", "finish_attached", "refused")
+        helpers = ("job", "finish", "agrees", "finish_attached", "refused")
         cells = [name for name in vars(Tests) if not name.startswith("_")
                  and name not in helpers and arguments.only in name]
         return 1 if harness.run_all(

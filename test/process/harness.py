@@ -253,8 +253,8 @@ def run_all(cells, run, jobs):
                 cell = todo.pop()
             try:
                 said = run(cell)
-            except (Failure, OSError, subprocess.SubprocessError) as error:
-                said = f"FAILED: {error}"
+            except Exception as error:  # whatever it is, the cell has failed
+                said = f"FAILED: {type(error).__name__}: {error}"
                 with lock:
                     failed.append(cell)
             with lock:

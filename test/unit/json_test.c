@@ -59,6 +59,7 @@ static void a_bad_text_is_refused_at_its_first_bad_byte(void **state)
         {"1.", 2},
         {"1.e1", 2},
         {"1e", 2},
+        {"1d5", 1},
         {"1e+", 3},
         {"0x10", 1},
         {"1 2", 2},
@@ -93,6 +94,8 @@ static void a_bad_text_is_refused_at_its_first_bad_byte(void **state)
         {"\"\x80\"", 1},
         {"\"\xC1\xBF\"", 1},
         {"\"\xC2\"", 2},
+        {"\"\xC2\xC0\"", 2},
+        {"\"\xE1\x80\xC0\"", 3},
         {"\"\xE0\x9F\xBF\"", 2},
         {"\"\xED\xA0\x80\"", 2},
         {"\"\xEF\xBF", 3},
@@ -115,7 +118,7 @@ static void a_bad_text_is_refused_at_its_first_bad_byte(void **state)
                      cleat_status_name(error.status), (unsigned)error.offset,
                      bad[i].offset);
         }
-#if !defined(CLEAT_SMALL)
+#if !defined(CLEAT_SMALL) || !CLEAT_SMALL
         assert_int_not_equal(error.text[0], '\0');
 #endif
     }
@@ -369,6 +372,8 @@ static void escapes_are_undone(void **state)
                    "A\x7F\xC2\x80\xDF\xBF\xE0\xA0\x80\xEF\xBF\xBF", 12);
     expect_decoded("\"\\ud800\\udc00\\uDBFF\\uDFFF\"", 0,
                    "\xF0\x90\x80\x80\xF4\x8F\xBF\xBF", 8);
+    expect_decoded("\"\\ud7ff\\ue000\\u00aA\"", 0,
+                   "\xED\x9F\xBF\xEE\x80\x80\xC2\xAA", 8);
     expect_decoded("\"caf\xC3\xA9 \xF0\x9F\x98\x80\"", 0,
                    "caf\xC3\xA9 \xF0\x9F\x98\x80", 10);
 }
@@ -395,6 +400,7 @@ static void a_lone_surrogate_is_refused_unless_it_may_be_replaced(void **state)
     (void)state;
     expect_no_string("\"ab\\ud800\"", 0, 3);
     expect_no_string("\"\\udc00\"", 0, 1);
+    expect_no_string("\"\\udfff\"", 0, 1);
     expect_no_string("\"\\ud800x\"", 0, 1);
     expect_no_string("\"\\ud800\\n\"", 0, 1);
     expect_no_string("\"\\ud800\\u0041\"", 0, 1);
@@ -612,6 +618,34 @@ static void too_few_scratch_words_are_told_how_many_it_takes(void **state)
     assert_int_equal(error.offset, 3);
 }
 
+/* With one word to spare nearly every key finds its place taken. */
+static void
+a_hundred_keys_fit_in_one_word_more_and_each_is_known_again(void **s)
+{
+    enum { KEYS = 100 };
+    char text[12 * (KEYS + 1)];
+    uint32_t scratch[KEYS + 2];
+    struct cleat_json_value root;
+    struct cleat_error error;
+
+    (void)s;
+    for (unsigned again = 0; again <= KEYS; again++) {
+        size_t bytes = 0;
+
+        for (unsigned i = 0; i <= KEYS; i++) {
+            bytes += (size_t)snprintf(text + bytes, sizeof text - bytes,
+                                      "%c\"key%u\":0", i == 0 ? '{' : ',',
+                                      i < KEYS ? i : again);
+        }
+        snprintf(text + bytes, sizeof text - bytes, "}");
+        root = root_of(text);
+        assert_int_equal(
+            cleat_json_unique_keys(text, &root, scratch, KEYS + 2, &error),
+            again < KEYS ? CLEAT_EXISTS : CLEAT_OK);
+        if (again < KEYS) { assert_int_equal(error.index, KEYS); }
+    }
+}
+
 /* Only the value says how long it is: the text is not touched. */
 static void an_object_beyond_4_gib_is_refused_and_nothing_else(void **state)
 {
@@ -660,6 +694,8 @@ int main(void)
             a_second_key_of_one_name_is_found_whatever_its_escapes),
         cmocka_unit_test(different_keys_are_told_apart),
         cmocka_unit_test(too_few_scratch_words_are_told_how_many_it_takes),
+        cmocka_unit_test(
+            a_hundred_keys_fit_in_one_word_more_and_each_is_known_again),
         cmocka_unit_test(an_object_beyond_4_gib_is_refused_and_nothing_else),
     };
 

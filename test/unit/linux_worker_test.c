@@ -1123,6 +1123,27 @@ static void an_engine_goes_to_the_next_coordinator_and_waits(void **state)
     bench_end(&bench);
 }
 
+static void one_that_was_serving_does_not_resume_by_itself(void **state)
+{
+    struct bench bench;
+    int next[2];
+
+    (void)state;
+    begin(&bench);
+    grant(&bench, 1000000);
+    assert_true(admits(&bench));
+    (void)close(bench.fd);
+    await_admission(&bench, false);
+    peer_pair(next);
+    assert_int_equal(cleat_worker_attach(bench.worker, next[1]), CLEAT_OK);
+    bench.fd = next[0];
+    grant(&bench, 1000000);
+    assert_false(admits(&bench));
+    STEP_OK(&bench, RESUME, 1, 1);
+    assert_true(admits(&bench));
+    bench_end(&bench);
+}
+
 static void only_a_higher_term_replaces_the_coordinator(void **state)
 {
     struct bench bench;
@@ -1385,6 +1406,7 @@ int main(void)
             a_ticket_reaches_group_and_what_is_left_of_it_is_closed),
         cmocka_unit_test(hello_says_what_start_said),
         cmocka_unit_test(an_engine_goes_to_the_next_coordinator_and_waits),
+        cmocka_unit_test(one_that_was_serving_does_not_resume_by_itself),
         cmocka_unit_test(only_a_higher_term_replaces_the_coordinator),
         cmocka_unit_test(a_refused_command_is_not_carried_out),
         cmocka_unit_test(an_answer_can_be_lost_doubled_and_damaged),

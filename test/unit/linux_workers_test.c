@@ -53,6 +53,18 @@ static void answer_by_hand(enum cleat_sync_step step, uint32_t member)
     (void)cleat_channel_send(CLEAT_LINUX_CHANNEL_FD, &frame, NULL);
 }
 
+/* More than are read at once. */
+static void say_much_by_hand(void)
+{
+    struct cleat_control_frame frame;
+
+    memset(&frame, 0, sizeof frame);
+    frame.kind = CLEAT_CONTROL_STATS;
+    for (uint32_t i = 0; i < 100; i++) {
+        (void)cleat_channel_send(CLEAT_LINUX_CHANNEL_FD, &frame, NULL);
+    }
+}
+
 static int be_engine(enum cleat_worker_role role)
 {
     static _Alignas(64) unsigned char block[CLEAT_WORKER_BYTES];
@@ -103,6 +115,7 @@ static int child_main(const char *what)
     if (strcmp(what, "signals") == 0) { return look_at_signals(); }
     if (strcmp(what, "words") == 0) { /* speaks and dies */
         say_hello_by_hand(5);
+        say_much_by_hand();
         answer_by_hand(CLEAT_SYNC_PAUSE, 1);
         return 7;
     }
@@ -457,6 +470,51 @@ static void a_late_refusal_is_not_taken_for_the_next_answer(void **state)
     raw_stats(&bench, 1, 9);
     assert_int_equal(cleat_linux_worker_wait(bench.workers, 1, 0),
                      CLEAT_PEER_SILENT);
+    end(&bench);
+}
+
+struct waiting {
+    struct bench *bench;
+    enum cleat_status status;
+};
+
+static void *wait_main(void *argument)
+{
+    struct waiting *waiting = argument;
+
+    waiting->status = wait_ready(waiting->bench, 1);
+    return NULL;
+}
+
+static void a_refusal_of_an_earlier_question_ends_no_wait(void **state)
+{
+    struct bench bench;
+    struct waiting waiting = {&bench, CLEAT_PENDING};
+    pthread_t thread;
+
+    (void)state;
+    begin(&bench);
+    adopt(&bench, 1);
+    assert_int_equal(cleat_linux_worker_wait(bench.workers, 1, 0),
+                     CLEAT_PEER_SILENT);
+    struct cleat_channel_packet first = peer_expect(bench.raw[1],
+                                                    CLEAT_CONTROL_START);
+    assert_int_equal(pthread_create(&thread, NULL, wait_main, &waiting), 0);
+    struct cleat_channel_packet second = peer_expect(bench.raw[1],
+                                                     CLEAT_CONTROL_START);
+    struct cleat_control_frame frame;
+    memset(&frame, 0, sizeof frame);
+    frame.kind = CLEAT_CONTROL_HELLO;
+    frame.body.hello.member = 1;
+    frame.body.hello.status = CLEAT_PERMANENT;
+    frame.body.hello.start_sequence = first.frame.sequence;
+    peer_send(bench.raw[1], &frame);
+    raw_stats(&bench, 1, 5); /* it has been heard */
+    frame.body.hello.status = CLEAT_TRANSIENT;
+    frame.body.hello.start_sequence = second.frame.sequence;
+    peer_send(bench.raw[1], &frame);
+    (void)pthread_join(thread, NULL);
+    assert_int_equal(waiting.status, CLEAT_TRANSIENT);
     end(&bench);
 }
 
@@ -1323,6 +1381,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_child_says_hello_and_ends_when_told),
         cmocka_unit_test(each_wait_asks_once_and_says_what_was_said),
         cmocka_unit_test(a_late_refusal_is_not_taken_for_the_next_answer),
+        cmocka_unit_test(a_refusal_of_an_earlier_question_ends_no_wait),
         cmocka_unit_test(a_wait_ends_with_what_went_wrong),
         cmocka_unit_test(a_child_has_four_descriptors_and_usual_signals),
         cmocka_unit_test(what_a_child_said_before_it_died_is_heard_first),

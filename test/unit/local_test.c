@@ -75,9 +75,9 @@ static void fill(struct set *set, uint64_t version)
     }
 }
 
-static bool is_whole(const struct set *set, uint64_t version)
+static bool is_whole(const struct set *set, uint32_t count, uint64_t version)
 {
-    for (uint32_t t = 0; t < TENSORS; t++) {
+    for (uint32_t t = 0; t < count; t++) {
         for (size_t i = 0; i < shapes[t].bytes; i++) {
             if (set->data[t][i] != byte_of(version, t, i)) { return false; }
         }
@@ -85,7 +85,9 @@ static bool is_whole(const struct set *set, uint64_t version)
     return true;
 }
 
-static enum cleat_status join(struct set *set, struct cleat_error *error)
+/* The first `count` of them. */
+static enum cleat_status join(struct set *set, uint32_t count,
+                              struct cleat_error *error)
 {
     for (uint32_t t = 0; t < TENSORS; t++) {
         set->table[t] = (struct cleat_memory_tensor){
@@ -95,7 +97,7 @@ static enum cleat_status join(struct set *set, struct cleat_error *error)
             .shape = {shapes[t].elements},
             .data = set->data[t]};
     }
-    return cleat_memory_tensors_init(&set->tensors, set->table, TENSORS, error);
+    return cleat_memory_tensors_init(&set->tensors, set->table, count, error);
 }
 
 /* -------------------------------------------------------------- the board */
@@ -105,7 +107,8 @@ struct order {
     _Atomic uint32_t member; /* 0: nobody */
     _Atomic uint64_t version;
     _Atomic uint32_t bucket;
-    _Atomic uint32_t all; /* every engine */
+    _Atomic uint32_t all;   /* every engine */
+    _Atomic int32_t signal; /* 0: SIGKILL */
 };
 
 struct account {
@@ -140,6 +143,7 @@ struct engine {
     uint32_t member; /* 0: not told yet */
     uint64_t version;
     uint32_t refused;
+    uint32_t count; /* tensors */
     atomic_bool over;
 };
 
@@ -179,7 +183,7 @@ engine_commit(void *context, const struct cleat_worker_command *command)
         &engine.sets[cleat_local_engine_live(engine.local)];
 
     (void)context;
-    if (!is_whole(live, command->version)) {
+    if (!is_whole(live, engine.count, command->version)) {
         atomic_fetch_add(&account()->torn, 1);
         return CLEAT_CORRUPT;
     }
@@ -200,7 +204,9 @@ static enum cleat_status strike(void *context, enum cleat_stream_moment moment,
         atomic_load(&die->version) == engine.version &&
         (atomic_load(&die->all) != 0 ||
          atomic_load(&die->member) == engine.member)) {
-        (void)raise(SIGKILL);
+        int signal = atomic_load(&die->signal);
+
+        (void)raise(signal == 0 ? SIGKILL : signal);
     }
     return CLEAT_OK;
 }
@@ -220,7 +226,7 @@ static void *serve(void *nothing)
             continue;
         }
         whole = is_whole(&engine.sets[cleat_local_engine_live(engine.local)],
-                         version);
+                         engine.count, version);
         cleat_worker_served(worker, !whole);
         atomic_fetch_add(whole ? &account()->whole : &account()->torn, 1);
         cleat_worker_leave(worker);
@@ -243,6 +249,11 @@ static int run_engine(char **argv)
     pthread_t server;
     enum cleat_status status;
 
+    uint32_t count = strcmp(argv[2], "nothing") == 0 ? 0
+                     : strcmp(argv[2], "fewer") == 0 ? TENSORS - 1
+                                                     : TENSORS;
+
+    engine.count = count;
     if (strcmp(argv[2], "leaves") == 0) { return 7; }
     if (strcmp(argv[2], "dumb") == 0) {
         for (;;) { (void)pause(); }
@@ -251,7 +262,7 @@ static int run_engine(char **argv)
     if (board == NULL) { return 3; }
     for (uint32_t i = 0; i < 2; i++) {
         fill(&engine.sets[i], 0);
-        if (join(&engine.sets[i], &error) != CLEAT_OK) { return 4; }
+        if (join(&engine.sets[i], count, &error) != CLEAT_OK) { return 4; }
     }
     config.live = cleat_memory_tensors_sink(&engine.sets[0].tensors);
     if (!in_place) {
@@ -297,6 +308,7 @@ struct before {
 };
 
 static struct before before;
+static struct cleat_local *job; /* that is open */
 
 static int setup(void **state)
 {
@@ -313,7 +325,7 @@ static int setup(void **state)
     assert_non_null(board);
     (void)close(fd);
     atomic_store(&board->die.bucket, NEVER_BUCKET);
-    assert_int_equal(join(&weights, NULL), CLEAT_OK);
+    assert_int_equal(join(&weights, TENSORS, NULL), CLEAT_OK);
     before.descriptors = count_entries("/proc/self/fd");
     before.threads = count_entries("/proc/self/task");
     return 0;
@@ -323,6 +335,9 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    cleat_test_forbid_malloc(false);
+    cleat_local_close(job); /* of a test that failed */
+    job = NULL;
     (void)unlink(board_path);
     assert_int_equal(count_entries("/proc/self/fd"), before.descriptors);
     assert_int_equal(count_entries("/proc/self/task"), before.threads);
@@ -372,10 +387,18 @@ static struct cleat_local *open_job(const struct cleat_local_config *config)
     if (status != CLEAT_OK) { print_error("open: %s\n", error.text); }
     assert_int_equal(status, CLEAT_OK);
     assert_non_null(local);
+    job = local;
     return local;
 }
 
-/* One update. Nothing of the library may allocate meanwhile. */
+static void close_job(struct cleat_local *local)
+{
+    job = NULL;
+    cleat_local_close(local);
+}
+
+/* One update. Nothing of the library may allocate meanwhile; in the first one,
+ * a sanitizer may still be starting the threads. */
 static enum cleat_status sync_to(struct cleat_local *local, uint64_t version,
                                  struct cleat_sync_report *report,
                                  struct cleat_error *error)
@@ -383,7 +406,7 @@ static enum cleat_status sync_to(struct cleat_local *local, uint64_t version,
     enum cleat_status status;
 
     fill(&weights, version);
-    cleat_test_forbid_malloc(true);
+    cleat_test_forbid_malloc(version > 1);
     status = cleat_local_sync(local, version, report, error);
     cleat_test_forbid_malloc(false);
     return status;
@@ -436,7 +459,7 @@ static void bring_versions(const char *mode)
         assert_committed(local, version, 3);
         for (uint32_t i = 1; i <= 3; i++) { await_served(local, i, 2); }
     }
-    cleat_local_close(local);
+    close_job(local);
     for (uint32_t i = 1; i <= 3; i++) {
         assert_ended_well(i);
         assert_int_equal(atomic_load(&board->engines[i].commits), 6);
@@ -481,7 +504,7 @@ static void an_engine_killed_half_way_leaves_the_others_right(const char *mode)
     assert_int_equal(report.outcome, CLEAT_SYNC_DEGRADED);
     assert_int_equal(report.serving, 2);
     assert_int_equal(atomic_load(&board->engines[3].version), 3);
-    cleat_local_close(local);
+    close_job(local);
     assert_ended_well(1);
     assert_ended_well(3);
 }
@@ -496,6 +519,30 @@ static void an_engine_killed_half_way_in_place(void **state)
 {
     (void)state;
     an_engine_killed_half_way_leaves_the_others_right("in-place");
+}
+
+/* In place, with no second attempt: what the others hold is neither version,
+ * and they say so. */
+static void who_was_half_written_over_does_not_serve(void **state)
+{
+    struct cleat_local_config config = config_for("in-place", 2);
+    struct cleat_sync_report report;
+    struct cleat_local *local;
+
+    (void)state;
+    config.attempts_max = 1;
+    local = open_job(&config);
+    assert_committed(local, 1, 2);
+    atomic_store(&board->die.member, 2);
+    atomic_store(&board->die.version, 2);
+    atomic_store(&board->die.bucket, BUCKETS / 2);
+    assert_int_equal(sync_to(local, 2, &report, NULL), CLEAT_RESTART);
+    assert_int_equal(report.outcome, CLEAT_SYNC_RESTART);
+    assert_int_equal(
+        cleat_sync_member_holding(cleat_local_machine(local), 1, NULL),
+        CLEAT_SYNC_TORN);
+    close_job(local);
+    assert_ended_well(1);
 }
 
 static void when_all_engines_are_killed_the_job_must_restart(void **state)
@@ -516,7 +563,69 @@ static void when_all_engines_are_killed_the_job_must_restart(void **state)
     assert_int_equal(error.status, CLEAT_RESTART);
     assert_int_not_equal(error.text[0], 0);
     assert_int_equal(sync_to(local, 3, &report, &error), CLEAT_STATE);
-    cleat_local_close(local);
+    close_job(local);
+}
+
+static void an_engine_that_stands_still_is_set_apart(void **state)
+{
+    struct cleat_local_config config = config_for("in-place", 2);
+    struct cleat_sync_report report;
+    struct cleat_local *local;
+
+    (void)state;
+    config.step_timeout_ns = 4 * CLEAT_NS_PER_S;
+    config.transfer.silence_ns = CLEAT_NS_PER_S;
+    local = open_job(&config);
+    atomic_store(&board->die.signal, SIGSTOP);
+    atomic_store(&board->die.member, 1);
+    atomic_store(&board->die.version, 1);
+    atomic_store(&board->die.bucket, 1);
+    assert_int_equal(sync_to(local, 1, &report, NULL), CLEAT_OK);
+    assert_int_equal(report.outcome, CLEAT_SYNC_DEGRADED);
+    assert_true(report.attempts >= 2);
+    assert_int_equal(atomic_load(&board->engines[2].version), 1);
+    assert_int_equal(cleat_sync_replica_state(cleat_local_machine(local), 0),
+                     CLEAT_SYNC_DEAD);
+    await_served(local, 2, 2);
+    close_job(local);
+    assert_ended_well(2);
+}
+
+/* Both ends must have the same table. When they do not, nothing is served that
+ * is not right, and the job goes on as it was. */
+static void an_engine_with_fewer_tensors_gets_nothing(void **state)
+{
+    struct cleat_local_config config = config_for("fewer", 2);
+    struct cleat_sync_report report;
+    struct cleat_error error = {CLEAT_OK, 0, 0, 0, ""};
+    struct cleat_local *local;
+
+    (void)state;
+    config.attempts_max = 2;
+    config.transfer.silence_ns = 200 * CLEAT_NS_PER_MS;
+    local = open_job(&config);
+    assert_int_not_equal(sync_to(local, 1, &report, &error), CLEAT_OK);
+    assert_int_equal(report.outcome, CLEAT_SYNC_ROLLED_BACK);
+    assert_int_equal(report.serving, 2);
+    await_served(local, 1, 2);
+    await_served(local, 2, 2);
+    close_job(local);
+    assert_ended_well(1);
+    assert_ended_well(2);
+}
+
+static void a_table_without_tensors_goes_round_too(void **state)
+{
+    struct cleat_local_config config = config_for("nothing", 2);
+    struct cleat_local *local;
+
+    (void)state;
+    assert_int_equal(join(&weights, 0, NULL), CLEAT_OK);
+    local = open_job(&config);
+    assert_committed(local, 1, 2);
+    assert_committed(local, 2, 2);
+    close_job(local);
+    assert_ended_well(1);
 }
 
 /* ---- stopping */
@@ -605,7 +714,7 @@ static void an_update_that_is_stopped_goes_back_or_was_decided(void **state)
         version++;
     }
     assert_int_equal(cleat_local_stop(local), CLEAT_STATE);
-    cleat_local_close(local);
+    close_job(local);
     assert_ended_well(1);
     assert_ended_well(2);
 }
@@ -621,7 +730,7 @@ static void engines_that_are_not_ready_at_first_are_waited_for(void **state)
     atomic_store(&board->refuse_start, 2);
     local = open_job(&config);
     assert_committed(local, 1, 2);
-    cleat_local_close(local);
+    close_job(local);
 }
 
 static void without_the_engines_program_nothing_opens(void **state)
@@ -663,7 +772,7 @@ static void an_engine_that_never_speaks_is_named_when_time_is_up(void **state)
     struct cleat_error error = {CLEAT_OK, 0, 0, 0, ""};
 
     (void)state;
-    config.start_timeout_ns = 300 * CLEAT_NS_PER_MS;
+    config.start_timeout_ns = 2 * CLEAT_NS_PER_S;
     assert_int_equal(
         cleat_local_open(block, sizeof block, &config, &local, &error),
         CLEAT_DEADLINE);
@@ -881,7 +990,11 @@ int main(int argc, char **argv)
         JOB_TEST(in_place_brings_every_version_to_every_engine),
         JOB_TEST(an_engine_killed_half_way_staged),
         JOB_TEST(an_engine_killed_half_way_in_place),
+        JOB_TEST(who_was_half_written_over_does_not_serve),
         JOB_TEST(when_all_engines_are_killed_the_job_must_restart),
+        JOB_TEST(an_engine_that_stands_still_is_set_apart),
+        JOB_TEST(an_engine_with_fewer_tensors_gets_nothing),
+        JOB_TEST(a_table_without_tensors_goes_round_too),
         JOB_TEST(an_update_that_is_stopped_goes_back_or_was_decided),
         JOB_TEST(engines_that_are_not_ready_at_first_are_waited_for),
         JOB_TEST(without_the_engines_program_nothing_opens),

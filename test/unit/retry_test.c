@@ -548,6 +548,36 @@ static void what_is_not_legal_has_no_effect(void **state)
     assert_int_equal(end(&o), CLEAT_STATE);
 }
 
+static void what_has_ended_stays_ended(void **state)
+{
+    const struct cleat_retry_policy policy = CLEAT_RETRY_DATA_PATH;
+    const struct {
+        uint64_t now;
+        enum cleat_status status, verdict;
+    } cases[] = {
+        {0, CLEAT_PERMANENT, CLEAT_PERMANENT},
+        {0, CLEAT_CANCELLED, CLEAT_CANCELLED},
+        {0, CLEAT_AMBIGUOUS, CLEAT_AMBIGUOUS},
+        {180 * S, CLEAT_TRANSIENT, CLEAT_DEADLINE},
+    };
+    struct operation o;
+    uint64_t waits = 0;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        begin(&o, policy);
+        o.now = cases[i].now;
+        assert_int_equal(fails(&o, cases[i].status, CLEAT_NONE, 0, &waits),
+                         cases[i].verdict);
+        assert_int_equal(end(&o), CLEAT_STATE);
+        assert_int_equal(cleat_retry_succeeded(&o.slot, NULL), CLEAT_STATE);
+    }
+    begin(&o, policy);
+    for (int attempt = 1; attempt < 4; attempt++) { (void)delay(&o, 0); }
+    assert_int_equal(end(&o), CLEAT_EXHAUSTED);
+    assert_int_equal(end(&o), CLEAT_STATE);
+}
+
 static void a_policy_out_of_range_is_refused(void **state)
 {
     const struct cleat_retry_policy good = CLEAT_RETRY_DATA_PATH;
@@ -558,6 +588,10 @@ static void a_policy_out_of_range_is_refused(void **state)
     assert_int_equal(cleat_retry_policy_check(&policy), CLEAT_INVALID);
     policy.multiplier_thousandths = 1000001;
     assert_int_equal(cleat_retry_policy_check(&policy), CLEAT_INVALID);
+    policy.multiplier_thousandths = 1000;
+    assert_int_equal(cleat_retry_policy_check(&policy), CLEAT_OK);
+    policy.multiplier_thousandths = 1000000;
+    assert_int_equal(cleat_retry_policy_check(&policy), CLEAT_OK);
     policy = good;
     policy.jitter = CLEAT_RETRY_JITTER_BY(1001);
     assert_int_equal(cleat_retry_policy_check(&policy), CLEAT_INVALID);
@@ -762,6 +796,7 @@ int main(void)
         cmocka_unit_test(times_saturate),
         cmocka_unit_test(each_class_has_its_verdict),
         cmocka_unit_test(what_is_not_legal_has_no_effect),
+        cmocka_unit_test(what_has_ended_stays_ended),
         cmocka_unit_test(a_policy_out_of_range_is_refused),
         cmocka_unit_test(
             a_slot_is_32_bytes_and_a_copy_goes_on_like_the_original),

@@ -45,10 +45,10 @@ static void start(struct job *job, const struct cleat_sync_config *config)
                                      &job->sync, NULL),
                      CLEAT_OK);
     for (uint32_t r = 0; r < config->replicas; r++) {
-        assert_int_equal(cleat_sync_hello(job->sync,
-                                          cleat_sync_member(config, r, 0), 0,
-                                          CLEAT_SYNC_WHOLE, OLD),
-                         CLEAT_OK);
+        assert_int_equal(
+            cleat_sync_hello(job->sync, cleat_sync_member_number(config, r, 0),
+                             0, CLEAT_SYNC_WHOLE, OLD),
+            CLEAT_OK);
     }
 }
 
@@ -83,7 +83,7 @@ static struct cleat_sync_answer done(const struct job *job,
 static void say(struct job *job, uint64_t now_ns,
                 const struct cleat_sync_answer *answer)
 {
-    assert_int_equal(cleat_sync_answer(job->sync, now_ns, answer), CLEAT_OK);
+    assert_int_equal(cleat_sync_answered(job->sync, now_ns, answer), CLEAT_OK);
 }
 
 static void do_it(struct job *job, uint64_t now_ns,
@@ -596,7 +596,7 @@ static void time_that_goes_back_is_an_error_without_effect(void **state)
     answer = done(&job, &command);
     memcpy(before, &job, sizeof job);
     assert_int_equal(cleat_sync_tick(job.sync, 99), CLEAT_TIME_BACKWARDS);
-    assert_int_equal(cleat_sync_answer(job.sync, 99, &answer),
+    assert_int_equal(cleat_sync_answered(job.sync, 99, &answer),
                      CLEAT_TIME_BACKWARDS);
     assert_int_equal(cleat_sync_lost(job.sync, 99, 1), CLEAT_TIME_BACKWARDS);
     assert_int_equal(cleat_sync_cancel(job.sync, 99), CLEAT_TIME_BACKWARDS);
@@ -622,20 +622,20 @@ static void an_answer_that_is_none_is_refused_without_effect(void **state)
     memcpy(before, &job, sizeof job);
     bad = good;
     bad.member = 3;
-    assert_int_equal(cleat_sync_answer(job.sync, 2, &bad), CLEAT_INVALID);
+    assert_int_equal(cleat_sync_answered(job.sync, 2, &bad), CLEAT_INVALID);
     bad = good;
     bad.step = CLEAT_SYNC_STEPS;
-    assert_int_equal(cleat_sync_answer(job.sync, 2, &bad), CLEAT_INVALID);
+    assert_int_equal(cleat_sync_answered(job.sync, 2, &bad), CLEAT_INVALID);
     bad.step = (enum cleat_sync_step)UINT32_MAX;
-    assert_int_equal(cleat_sync_answer(job.sync, 2, &bad), CLEAT_INVALID);
+    assert_int_equal(cleat_sync_answered(job.sync, 2, &bad), CLEAT_INVALID);
     bad = good;
     bad.status = CLEAT_PENDING;
-    assert_int_equal(cleat_sync_answer(job.sync, 2, &bad), CLEAT_INVALID);
+    assert_int_equal(cleat_sync_answered(job.sync, 2, &bad), CLEAT_INVALID);
     bad.status = (enum cleat_status)(CLEAT_RESTART - 1);
-    assert_int_equal(cleat_sync_answer(job.sync, 2, &bad), CLEAT_INVALID);
+    assert_int_equal(cleat_sync_answered(job.sync, 2, &bad), CLEAT_INVALID);
     bad = good;
     bad.holding = (enum cleat_sync_holding)257;
-    assert_int_equal(cleat_sync_answer(job.sync, 2, &bad), CLEAT_INVALID);
+    assert_int_equal(cleat_sync_answered(job.sync, 2, &bad), CLEAT_INVALID);
     assert_int_equal(cleat_sync_lost(job.sync, 2, 3), CLEAT_INVALID);
     assert_memory_equal(before, &job, sizeof job);
     say(&job, 2, &good);
@@ -1174,8 +1174,8 @@ static void members_are_numbered_trainers_first(void **state)
     config.trainers = 3;
     config.replicas = 4;
     config.workers = 2;
-    assert_int_equal(cleat_sync_member(&config, 0, 0), 3);
-    assert_int_equal(cleat_sync_member(&config, 3, 1), 10);
+    assert_int_equal(cleat_sync_member_number(&config, 0, 0), 3);
+    assert_int_equal(cleat_sync_member_number(&config, 3, 1), 10);
     assert_int_equal(cleat_sync_replica_of(&config, 2), CLEAT_SYNC_NOBODY);
     assert_int_equal(cleat_sync_replica_of(&config, 3), 0);
     assert_int_equal(cleat_sync_replica_of(&config, 10), 3);

@@ -313,7 +313,7 @@ static void happen(struct stage *s, struct event e)
     switch (e.what) {
     case ANSWER:
         tell_answer(s, &e.answer);
-        assert_int_equal(cleat_sync_answer(s->sync, s->now_ns, &e.answer),
+        assert_int_equal(cleat_sync_answered(s->sync, s->now_ns, &e.answer),
                          CLEAT_OK);
         break;
     case LOSS:
