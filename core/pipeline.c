@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "assert.h"
+#include "text.h"
 
 CLEAT_STATIC_ASSERT(sizeof(struct cleat_pipeline) % sizeof(uint64_t) == 0,
                     "the receivers follow the header aligned");
@@ -138,14 +139,15 @@ enum cleat_status cleat_pipeline_begin(
     CLEAT_ASSERT(out != NULL);
     if (block == NULL || config->receivers_count == 0 ||
         config->slots_count > CLEAT_PIPELINE_SLOTS_MAX) {
-        return cleat_error_set(error, CLEAT_INVALID, block == NULL ? 0 : 2, 0,
-                               "pipeline: a block, 1 receiver or more and 8 "
-                               "slots or fewer are needed");
+        return cleat_error_set(
+            error, CLEAT_INVALID, block == NULL ? 0 : 2, 0,
+            CLEAT_TEXT("pipeline: a block, 1 receiver or more and 8 "
+                       "slots or fewer are needed"));
     }
     needed = cleat_pipeline_bytes(config->receivers_count);
     if (bytes < needed) {
         return cleat_error_set(error, CLEAT_TOO_SMALL, 1, needed,
-                               "pipeline: the block is too small");
+                               CLEAT_TEXT("pipeline: the block is too small"));
     }
     memset(p, 0, needed);
     p->generation = config->generation;

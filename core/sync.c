@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "assert.h"
+#include "text.h"
 
 enum { TO_NONE, TO_ENGINE = 1, TO_ALL = 3, TO_PORT = 4, TO_TRAINER = 2 };
 
@@ -243,18 +244,20 @@ enum cleat_status cleat_sync_init(void *block, size_t bytes,
     *out = NULL;
     needed = cleat_sync_bytes(config);
     if (needed == 0) {
-        return cleat_error_set(error, CLEAT_INVALID, 2, 0,
-                               "sync: trainers, replicas and workers must each "
-                               "be 1 or more, and 4096 members at most");
+        return cleat_error_set(
+            error, CLEAT_INVALID, 2, 0,
+            CLEAT_TEXT("sync: trainers, replicas and workers must each "
+                       "be 1 or more, and 4096 members at most"));
     }
     if (replicas_min(config) > config->replicas) {
-        return cleat_error_set(error, CLEAT_INVALID, 2, 0,
-                               "sync: replicas_min is above the number of "
-                               "replicas");
+        return cleat_error_set(
+            error, CLEAT_INVALID, 2, 0,
+            CLEAT_TEXT("sync: replicas_min is above the number of "
+                       "replicas"));
     }
     if (bytes < needed) {
         return cleat_error_set(error, CLEAT_TOO_SMALL, 1, needed,
-                               "sync: the block is too small");
+                               CLEAT_TEXT("sync: the block is too small"));
     }
     memset(block, 0, needed);
     sync->config = *config;

@@ -5,14 +5,14 @@
 set -eu
 root=$1
 shift
-warnings='-Wall -Wextra -Wpedantic -Wconversion -Werror'
+warnings='-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'
 headers=0
 faults=0
 for compiler in "$@"; do
     command -v "$compiler" >/dev/null || continue
     case $compiler in
     *++) language='-x c++ -std=c++17' ;;
-    *) language='-x c -std=c11 -Wshadow -Wstrict-prototypes' ;;
+    *) language='-x c -std=c11 -Wstrict-prototypes' ;;
     esac
     for header in "$root"/include/cleat/*.h; do
         # Twice: the include guard is part of it.
