@@ -439,6 +439,11 @@ static int run(struct engine *engine)
     atomic_store(&engine->serving_ends, true);
     (void)pthread_join(engine->serving, NULL);
     cleat_local_engine_close(engine->local);
+    if (status != CLEAT_OK && engine->attach != NULL) {
+        (void)options_fail(
+            COMMAND, "--attach %s: no coordinator in %.3f s", engine->attach,
+            (double)engine->orphan_timeout_ns / (double)CLEAT_NS_PER_S);
+    }
     return status == CLEAT_OK ? 0 : 1;
 }
 

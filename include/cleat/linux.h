@@ -158,9 +158,13 @@ enum cleat_status cleat_linux_workers_init(
  *    expelled, the answer to that comes first.
  *  - An expelled child and its process group are killed; the answer comes when
  *    the child is reaped, or CLEAT_PEER_UNFENCED after reap_ns. What has left
- *    the group by itself (setsid) is not followed. An expelled worker that is
- *    not our child loses its channel at once, and the answer comes when its
- *    last lease has run out; it holds none when it was never granted one.
+ *    the group by itself (setsid) is not followed. A child that the system or
+ *    the host reaps before us (SIGCHLD ignored, a wait for any child) counts as
+ *    reaped, how it ended unknown; what it left of its group is then not
+ *    killed, for the group's number may be another's. An expelled worker that
+ * is not our child loses its channel at once, and the answer comes when its
+ *    last lease has run out; it holds none when it was never granted one. A
+ *    lease that never ends (lease_ns CLEAT_NEVER) is CLEAT_PEER_UNFENCED.
  *  - Leases are granted by the object's own thread, always. A member that was
  *    sent fence or is being expelled gets none until it answers, with
  *    CLEAT_OK, a commit of a later {term, epoch}.
@@ -187,7 +191,8 @@ enum cleat_status cleat_linux_workers_spawn(struct cleat_linux_workers *workers,
 
 /* Takes the coordinator's end of a connected SOCK_SEQPACKET Unix socket whose
  * other end belongs to a worker that is not our child, or that is a thread of
- * this process. The descriptor is ours from here on, on success only.
+ * this process. The descriptor is ours from here on, on success only; it must
+ * not be in use elsewhere, for its connection is shut down at the end.
  * Any thread. Returns CLEAT_OK; CLEAT_INVALID, also for a descriptor that is
  * no such socket; CLEAT_EXISTS when the member has a worker; CLEAT_IO. */
 enum cleat_status cleat_linux_workers_adopt(struct cleat_linux_workers *workers,

@@ -145,8 +145,9 @@ struct cleat_worker_host {
      * close, several at once; MUST NOT block. */
     void (*interrupt)(void *context);
 
-    /* Serves the new version from now on. May be asked for again after an
-     * error. */
+    /* Serves the new version from now on. On an error nothing has changed: what
+     * was held before is still what would be served. May be asked for again
+     * after an error. */
     enum cleat_status (*commit)(void *context,
                                 const struct cleat_worker_command *command);
 

@@ -55,7 +55,8 @@ struct cleat_local_engine;
 struct cleat_local_engine_config {
     /* The worker. Of its host's functions, prepare, group, transfer and
      * interrupt are this object's and must be NULL; commit is called once the
-     * sinks have changed places, finalize once the transport was left. */
+     * sinks have changed places, and when it fails they change back; finalize
+     * once the transport was left. */
     struct cleat_worker_config worker;
 
     /* Where the weights go. With `staged` a new version is received there
@@ -68,7 +69,7 @@ struct cleat_local_engine_config {
     struct cleat_local_transfer transfer;
 };
 
-/* Bytes of block for an engine of this configuration. */
+/* Bytes of block for an engine of this configuration; 0 without `live`. */
 size_t cleat_local_engine_bytes(const struct cleat_local_engine_config *config);
 
 /* Makes an engine and starts its threads.
@@ -109,8 +110,9 @@ struct cleat_local_trainer_config {
     struct cleat_local_transfer transfer;
 };
 
-/* As for an engine. Opening takes the shared memory: slots_count buckets.
- * Returns in addition what cleat_memory_sender_open does. */
+/* As for an engine; 0 bytes without `source`. Opening takes the shared memory:
+ * slots_count buckets. Returns in addition what cleat_memory_sender_open does.
+ */
 size_t
 cleat_local_trainer_bytes(const struct cleat_local_trainer_config *config);
 enum cleat_status cleat_local_trainer_open(
@@ -158,7 +160,8 @@ enum cleat_status cleat_local_open(void *block, size_t bytes,
 
 /* Takes the tensors as they are now to every engine, as `version`: not 0, with
  * which engines begin, and no version of before. The caller leaves the tensors
- * alone until it returns. See cleat_sync_run. */
+ * alone until it returns. CLEAT_INVALID, also for version 0; else see
+ * cleat_sync_run. */
 enum cleat_status cleat_local_sync(struct cleat_local *local, uint64_t version,
                                    struct cleat_sync_report *report,
                                    struct cleat_error *error);

@@ -102,14 +102,16 @@ struct cleat_stream_sending {
     void *block;    /* CLEAT_PIPELINE_BYTES(receivers_count) bytes,
                        aligned as a uint64_t; the call's own meanwhile */
     size_t block_bytes;
-    uint64_t generation;      /* the one given to prepare */
-    uint64_t deadline_ns;     /* of the whole transfer. 0: never */
-    uint64_t ack_timeout_ns;  /* as in the pipeline's config; 0: its default */
-    uint32_t receivers_count; /* those numbered below it are sent to; at most
-                                 as many as were prepared for */
-    uint32_t hold_bucket;     /* before this bucket is filled, every bucket
-                                 before it is acknowledged by every receiver
-                                 still counted. 0: no such bucket */
+    uint64_t generation;        /* the one given to prepare */
+    uint64_t deadline_ns;       /* of the whole transfer. 0: never */
+    uint64_t ack_timeout_ns;    /* as in the pipeline's config; 0: its default.
+                                   Longer than a fill and its hooks take: what
+                                   came meanwhile is looked at after it */
+    uint32_t receivers_count;   /* those numbered below it are sent to; at most
+                                   as many as were prepared for */
+    uint32_t hold_bucket;       /* before this bucket is filled, every bucket
+                                   before it is acknowledged by every receiver
+                                   still counted. 0: no such bucket */
     cleat_stream_hook_fn *hook; /* NULL: none */
     void *hook_context;
 };

@@ -97,7 +97,8 @@ struct cleat_transport_sender {
      *   bucket  one more than that of the last publish; the first is 0
      *   crc     the CRC32C that the receiver is told
      * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_STATE outside a generation;
-     * CLEAT_GROUP_FAILED, CLEAT_DEVICE_LOST. */
+     * CLEAT_LIMIT: more buckets than it can count; CLEAT_GROUP_FAILED,
+     * CLEAT_DEVICE_LOST. */
     enum cleat_status (*publish)(struct cleat_transport_sender_context *context,
                                  uint32_t slot, uint32_t bucket, uint64_t bytes,
                                  uint32_t crc);

@@ -15,6 +15,9 @@
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
 #define WAIT_BY_PIDFD ((idtype_t)3) /* P_PIDFD */
 
 /* Descriptors that a child inherits by chance have lower numbers than this,
@@ -59,7 +62,8 @@ int cleat_child_maker_init(struct cleat_child_maker *maker, int idle_fd)
     memset(maker, 0, sizeof *maker);
     maker->idle_fd = idle_fd;
     maker->slot_fd = fcntl(idle_fd, F_DUPFD_CLOEXEC, SLOT_FD_MIN);
-    if (maker->slot_fd < 0) { return errno; }
+    /* EINVAL: not even SLOT_FD_MIN descriptors are allowed. */
+    if (maker->slot_fd < 0) { return errno == EINVAL ? EMFILE : errno; }
     int code = posix_spawn_file_actions_init(&maker->actions);
     if (code != 0) {
         cleat_linux_close(&maker->slot_fd);
@@ -124,16 +128,26 @@ int cleat_child_start(struct cleat_child_maker *maker, const char *path,
     if (child->pidfd < 0) {
         code = errno;
         (void)kill(-pid, SIGKILL);
-        (void)waitpid(pid, NULL, 0);
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {}
         return code;
     }
     child->pid = pid;
     return 0;
 }
 
+/* Where the host ignores SIGCHLD, or waits for all children itself, its number
+ * may be another's before we have heard of its end: the descriptor knows. */
+static bool is_gone(const struct cleat_child *child)
+{
+    return syscall(SYS_pidfd_send_signal, child->pidfd, 0, NULL, 0) != 0 &&
+           errno == ESRCH;
+}
+
 void cleat_child_kill(const struct cleat_child *child)
 {
-    if (child->pid > 0 && !child->reaped) { (void)kill(-child->pid, SIGKILL); }
+    if (child->pid > 0 && !child->reaped && !is_gone(child)) {
+        (void)kill(-child->pid, SIGKILL);
+    }
 }
 
 static void note_end(struct cleat_child *child, const siginfo_t *info)

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include "channel.h"
 #include "cleat/linux.h"
@@ -415,6 +416,15 @@ static struct channel new_channel(struct cleat_worker *worker, int fd)
 
 static const struct channel no_channel = {.fd = -1};
 
+/* The other end sees it at once, also where a process that the host has forked
+ * holds a copy of the descriptor. */
+static void end_channel(struct channel *channel)
+{
+    if (channel->fd >= 0) { (void)shutdown(channel->fd, SHUT_RDWR); }
+    cleat_linux_close(&channel->fd);
+    *channel = no_channel;
+}
+
 /* The present channel has ended, or is given up for the one on offer. */
 static void lose_channel(struct cleat_worker *worker)
 {
@@ -424,8 +434,7 @@ static void lose_channel(struct cleat_worker *worker)
         worker->orphan_deadline_ns = cleat_time_add(now_ns,
                                                     worker->orphan_timeout_ns);
     }
-    cleat_linux_close(&worker->current.fd);
-    worker->current = no_channel;
+    end_channel(&worker->current);
     worker->connect_due_ns = cleat_time_add(now_ns, CONNECT_NS);
     cleat_lease_drop(&worker->lease);
     atomic_store(&worker->lease_end_ns, 0);
@@ -587,8 +596,7 @@ static void hear_offered(struct cleat_worker *worker,
         fill_answer(worker, &command, CLEAT_PEER_STALE, 0, &frame);
         send_frame(&worker->offered, &frame);
     } else if (packet->frame.kind == CLEAT_CONTROL_CLOSE) {
-        cleat_linux_close(&worker->offered.fd);
-        worker->offered = no_channel;
+        end_channel(&worker->offered);
     }
     cleat_channel_packet_close(packet);
 }
@@ -604,8 +612,7 @@ static void read_offered(struct cleat_worker *worker)
                                                          &packet);
         if (status == CLEAT_PENDING) { return; }
         if (status == CLEAT_PEER_LOST) {
-            cleat_linux_close(&worker->offered.fd);
-            worker->offered = no_channel;
+            end_channel(&worker->offered);
             return;
         }
         if (status == CLEAT_OK) { hear_offered(worker, &packet); }
@@ -615,10 +622,16 @@ static void read_offered(struct cleat_worker *worker)
 /* ---- the io thread
  * ------------------------------------------------------------ */
 
+/* A trainer ends with its coordinator, and looks for no other. */
+static bool wants_to_connect(const struct cleat_worker *worker)
+{
+    return worker->path[0] != '\0' && !(worker->trainer && worker->obeyed);
+}
+
 static void connect_again(struct cleat_worker *worker, uint64_t now_ns)
 {
-    if (worker->current.fd >= 0 || worker->path[0] == '\0' || is_over(worker) ||
-        now_ns < worker->connect_due_ns) {
+    if (worker->current.fd >= 0 || !wants_to_connect(worker) ||
+        is_over(worker) || now_ns < worker->connect_due_ns) {
         return;
     }
     worker->connect_due_ns = cleat_time_add(now_ns, CONNECT_NS);
@@ -634,9 +647,9 @@ static uint64_t do_due(struct cleat_worker *worker)
 
     connect_again(worker, now_ns);
     if (worker->current.fd < 0) {
-        return worker->path[0] == '\0'
-                   ? due_ns
-                   : cleat_linux_min(due_ns, worker->connect_due_ns);
+        return wants_to_connect(worker)
+                   ? cleat_linux_min(due_ns, worker->connect_due_ns)
+                   : due_ns;
     }
     if (worker->trainer) { return due_ns; }
     if (worker->ask_due_ns <= now_ns) {
@@ -908,19 +921,19 @@ static bool carry_out(struct cleat_worker *worker, uint64_t id,
     struct cleat_sync_command sync = as_sync(command);
 
     lock(worker);
-    /* It has waited its turn, and its coordinator is gone: it counts for
-     * nothing any more, least of all a resume. */
-    if (worker->current.id != id) {
-        *status = CLEAT_CANCELLED;
-        unlock(worker);
-        return true;
-    }
     /* What an earlier attempt has left, because its finalize failed. */
     if (command->step == CLEAT_SYNC_PREPARE &&
         cleat_rules_below(worker->rules.attempt_term,
                           worker->rules.attempt_epoch, command->term,
                           command->epoch)) {
         (void)end_attempt(worker);
+    }
+    /* It has waited its turn, and its coordinator is gone: it counts for
+     * nothing any more, least of all a resume. */
+    if (worker->current.id != id) {
+        *status = CLEAT_CANCELLED;
+        unlock(worker);
+        return true;
     }
     bool pausing = worker->rules.pausing;
     enum cleat_rules_verdict verdict = cleat_rules_before(&worker->rules, &sync,
@@ -1383,7 +1396,7 @@ void cleat_worker_close(struct cleat_worker *worker)
     for (uint32_t i = 0; i < DELAYED_MAX; i++) {
         drop_delayed(&worker->delayed[i]);
     }
-    cleat_linux_close(&worker->current.fd);
-    cleat_linux_close(&worker->offered.fd);
+    end_channel(&worker->current);
+    end_channel(&worker->offered);
     unmake_waits(worker);
 }

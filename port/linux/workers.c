@@ -35,6 +35,7 @@
 #define REAP_NS (5 * CLEAT_NS_PER_S)
 #define GUEST_NS (10 * CLEAT_NS_PER_S) /* how long it may say nothing */
 #define LOOK_NS CLEAT_NS_PER_MS /* between looks at what gives no notice */
+#define LISTEN_AGAIN_NS (100 * CLEAT_NS_PER_MS) /* without descriptors */
 
 /* What an event of epoll is about: the upper half of its data. */
 enum source {
@@ -122,6 +123,7 @@ struct cleat_linux_workers {
     int epoll_fd;
     int wake_fd;
     int listen_fd;
+    uint64_t listen_again_ns; /* not 0: it is not watched until then */
     char path[CLEAT_CHANNEL_PATH_MAX + 1];
     dev_t path_device; /* of the socket file, so as to remove no other */
     ino_t path_inode;
@@ -192,6 +194,22 @@ static int watch(struct cleat_linux_workers *workers, int operation, int fd,
     event.events = EPOLLIN;
     event.data.u64 = (uint64_t)source << 32 | index;
     return epoll_ctl(workers->epoll_fd, operation, fd, &event) == 0 ? 0 : errno;
+}
+
+/* Before a descriptor is closed: a process that the host has forked may hold a
+ * copy of it, and then closing ours would end neither the watch nor the
+ * channel. */
+static void unwatch(const struct cleat_linux_workers *workers, int fd)
+{
+    (void)epoll_ctl(workers->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+static void end_channel(const struct cleat_linux_workers *workers, int *fd)
+{
+    if (*fd < 0) { return; }
+    unwatch(workers, *fd);
+    (void)shutdown(*fd, SHUT_RDWR);
+    cleat_linux_close(fd);
 }
 
 static uint32_t index_of(const struct cleat_linux_workers *workers,
@@ -313,17 +331,18 @@ static void note_command(struct cleat_linux_workers *workers,
     }
 }
 
-static void close_channel(struct member *member)
+static void close_channel(const struct cleat_linux_workers *workers,
+                          struct member *member)
 {
-    cleat_linux_close(&member->fd);
+    end_channel(workers, &member->fd);
     member->ready = false;
 }
 
 /* Nobody waits for the messages of the one that is expelled but for the answer
  * to that, and its end. */
-static void begin_expel(struct member *member,
-                        const struct cleat_sync_command *command,
-                        uint64_t reap_ns)
+static void begin_expel(const struct cleat_linux_workers *workers,
+                        struct member *member,
+                        const struct cleat_sync_command *command)
 {
     cleat_lease_revoke(&member->lease, command->term, command->epoch);
     memset(&member->expelled, 0, sizeof member->expelled);
@@ -333,11 +352,12 @@ static void begin_expel(struct member *member,
     member->expelled.sync.epoch = command->epoch;
     member->post_expelled = false;
     member->expelling = true;
-    member->expel_until_ns = cleat_time_add(cleat_linux_now_ns(), reap_ns);
+    member->expel_until_ns = cleat_time_add(cleat_linux_now_ns(),
+                                            workers->config.reap_ns);
     if (is_child(member)) {
         cleat_child_kill(&member->child);
     } else if (member->fd >= 0) {
-        close_channel(member);
+        close_channel(workers, member);
         member->lost = true;
         member->post_lost = true;
     }
@@ -360,7 +380,7 @@ static enum cleat_status send_command(struct cleat_worker_context *context,
     struct member *member = &workers->members[command->member];
     lock(workers);
     if (command->step == CLEAT_SYNC_EXPEL) {
-        begin_expel(member, command, workers->config.reap_ns);
+        begin_expel(workers, member, command);
     } else {
         note_command(workers, member, command);
         fill_command(workers, command, &frame);
@@ -531,7 +551,7 @@ static void hear(struct cleat_linux_workers *workers, struct member *member,
 static void note_lost(struct cleat_linux_workers *workers,
                       struct member *member)
 {
-    close_channel(member);
+    close_channel(workers, member);
     if (!member->lost) { member->post_lost = true; }
     member->lost = true;
     tell_changed(workers);
@@ -561,8 +581,11 @@ static void read_channel(struct cleat_linux_workers *workers,
 static void look_at_child(struct cleat_linux_workers *workers,
                           struct member *member)
 {
-    if (!is_child(member) || member->child.reaped ||
-        !cleat_child_reap(&member->child)) {
+    if (!is_child(member) || member->child.reaped) { return; }
+    unwatch(workers, member->child.pidfd);
+    if (!cleat_child_reap(&member->child)) {
+        (void)watch(workers, EPOLL_CTL_ADD, member->child.pidfd, SOURCE_CHILD,
+                    index_of(workers, member));
         return;
     }
     read_channel(workers, member, LAST_WORDS_MAX);
@@ -582,6 +605,10 @@ static uint64_t look_at_expelled(struct member *member, uint64_t now_ns)
 {
     if (!member->expelling) { return CLEAT_NEVER; }
     if (!is_child(member)) {
+        if (member->lease.end_ns == CLEAT_NEVER) {
+            end_expel(member, CLEAT_PEER_UNFENCED);
+            return CLEAT_NEVER;
+        }
         if (!cleat_lease_over(&member->lease, now_ns)) {
             return member->lease.end_ns;
         }
@@ -671,9 +698,10 @@ static void install(struct cleat_linux_workers *workers, struct member *member,
     tell_changed(workers);
 }
 
-static void send_away(struct guest *guest)
+static void send_away(const struct cleat_linux_workers *workers,
+                      struct guest *guest)
 {
-    cleat_linux_close(&guest->fd);
+    end_channel(workers, &guest->fd);
 }
 
 static void welcome(struct cleat_linux_workers *workers, int fd,
@@ -692,7 +720,7 @@ static void welcome(struct cleat_linux_workers *workers, int fd,
         }
     }
     struct guest *guest = &workers->guests[oldest];
-    send_away(guest);
+    send_away(workers, guest);
     *guest = (struct guest){.fd = fd, .since_ns = now_ns, .sequence = 1};
     memset(&frame, 0, sizeof frame);
     frame.kind = CLEAT_CONTROL_START;
@@ -700,8 +728,32 @@ static void welcome(struct cleat_linux_workers *workers, int fd,
     frame.body.start.member = CLEAT_SYNC_NOBODY;
     if (watch(workers, EPOLL_CTL_ADD, fd, SOURCE_GUEST, oldest) != 0 ||
         cleat_channel_send(fd, &frame, NULL) != CLEAT_OK) {
-        send_away(guest);
+        send_away(workers, guest);
     }
+}
+
+/* Who knocks cannot be let in, and would be reported again at once, for ever.
+ */
+static void pause_listening(struct cleat_linux_workers *workers,
+                            uint64_t now_ns)
+{
+    unwatch(workers, workers->listen_fd);
+    workers->listen_again_ns = cleat_time_add(now_ns, LISTEN_AGAIN_NS);
+}
+
+/* When to look again. */
+static uint64_t look_at_listener(struct cleat_linux_workers *workers,
+                                 uint64_t now_ns)
+{
+    if (workers->listen_again_ns == 0) { return CLEAT_NEVER; }
+    if (now_ns < workers->listen_again_ns) { return workers->listen_again_ns; }
+    if (watch(workers, EPOLL_CTL_ADD, workers->listen_fd, SOURCE_LISTEN, 0) !=
+        0) {
+        workers->listen_again_ns = cleat_time_add(now_ns, LISTEN_AGAIN_NS);
+        return workers->listen_again_ns;
+    }
+    workers->listen_again_ns = 0;
+    return CLEAT_NEVER;
 }
 
 static void accept_guests(struct cleat_linux_workers *workers, uint64_t now_ns)
@@ -709,7 +761,13 @@ static void accept_guests(struct cleat_linux_workers *workers, uint64_t now_ns)
     for (uint32_t i = 0; i < GUESTS_MAX && workers->listen_fd >= 0; i++) {
         int fd = accept4(workers->listen_fd, NULL, NULL,
                          SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd < 0) { return; }
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
+                errno == ENOBUFS) {
+                pause_listening(workers, now_ns);
+            }
+            return;
+        }
         welcome(workers, fd, now_ns);
     }
 }
@@ -725,7 +783,7 @@ static void seat(struct cleat_linux_workers *workers, struct guest *guest,
         index >= workers->config.members ||
         is_taken(&workers->members[index]) ||
         watch(workers, EPOLL_CTL_MOD, fd, SOURCE_CHANNEL, index) != 0) {
-        send_away(guest);
+        send_away(workers, guest);
         return;
     }
     struct member *member = &workers->members[index];
@@ -747,7 +805,7 @@ static void read_guest(struct cleat_linux_workers *workers, struct guest *guest)
         enum cleat_status status = cleat_channel_receive(guest->fd, &packet);
         if (status == CLEAT_PENDING) { return; }
         if (status == CLEAT_PEER_LOST) {
-            send_away(guest);
+            send_away(workers, guest);
         } else if (status == CLEAT_OK) {
             if (packet.frame.kind != CLEAT_CONTROL_LEASE_ASK &&
                 packet.frame.kind != CLEAT_CONTROL_STATS) {
@@ -768,7 +826,7 @@ static uint64_t look_at_guests(struct cleat_linux_workers *workers,
         if (guest->fd < 0) { continue; }
         uint64_t until_ns = cleat_time_add(guest->since_ns, GUEST_NS);
         if (now_ns >= until_ns) {
-            send_away(guest);
+            send_away(workers, guest);
         } else {
             due_ns = cleat_linux_min(due_ns, until_ns);
         }
@@ -801,7 +859,8 @@ static void handle_event(struct cleat_linux_workers *workers, uint64_t data,
 static uint64_t attend(struct cleat_linux_workers *workers)
 {
     uint64_t now_ns = cleat_linux_now_ns();
-    uint64_t due_ns = look_at_guests(workers, now_ns);
+    uint64_t due_ns = cleat_linux_min(look_at_guests(workers, now_ns),
+                                      look_at_listener(workers, now_ns));
 
     for (uint32_t i = 0; i < workers->config.members; i++) {
         struct member *member = &workers->members[i];
@@ -861,9 +920,9 @@ static bool reserve(struct cleat_linux_workers *workers, struct member *member)
     return reserved;
 }
 
-/* Makes a reserved member free again. With the lock. */
-static void give_up_seat(struct cleat_linux_workers *workers,
-                         struct member *member)
+/* Makes what was installed as if it had not been; the seat stays reserved.
+ * With the lock. */
+static void give_up_seat(struct member *member)
 {
     uint64_t incarnation = member->incarnation;
     struct cleat_lease_book lease = member->lease;
@@ -874,11 +933,11 @@ static void give_up_seat(struct cleat_linux_workers *workers,
     member->fd = -1;
     member->child.pidfd = -1;
     member->child.exit_code = -1;
-    tell_changed(workers);
+    member->reserved = true;
 }
 
-/* Fills a reserved member, or makes it free again; 0 or errno. The lock is
- * held throughout, so that nobody acts on what is given up. */
+/* Fills a reserved member, or leaves it reserved; 0 or errno. The lock is held
+ * throughout, so that nobody acts on what is given up. */
 static int take_seat(struct cleat_linux_workers *workers, struct member *member,
                      int fd, const struct cleat_child *child)
 {
@@ -894,8 +953,8 @@ static int take_seat(struct cleat_linux_workers *workers, struct member *member,
     if (code == 0) {
         send_start(workers, member);
     } else {
-        (void)epoll_ctl(workers->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-        give_up_seat(workers, member);
+        unwatch(workers, fd);
+        give_up_seat(member);
     }
     unlock(workers);
     return code;
@@ -925,12 +984,12 @@ static int start_child(struct cleat_linux_workers *workers,
     return code;
 }
 
-/* Nobody has come to the reserved seat, which may be free already. */
+/* Nobody has come to the reserved seat. */
 static void unreserve(struct cleat_linux_workers *workers,
                       struct member *member)
 {
     lock(workers);
-    if (member->reserved) { member->reserved = false; }
+    member->reserved = false;
     tell_changed(workers);
     unlock(workers);
 }
@@ -967,7 +1026,7 @@ enum cleat_status cleat_linux_workers_adopt(struct cleat_linux_workers *workers,
     if (workers == NULL || member >= workers->config.members) {
         return cleat_error_set(error, CLEAT_INVALID, 2, 0, "no such member");
     }
-    if (!cleat_channel_is_one(fd) || !cleat_channel_take(fd)) {
+    if (!cleat_channel_is_one(fd)) {
         return cleat_error_set(error, CLEAT_INVALID, 3, 0,
                                "fd is not a connected SOCK_SEQPACKET Unix "
                                "socket");
@@ -975,8 +1034,11 @@ enum cleat_status cleat_linux_workers_adopt(struct cleat_linux_workers *workers,
     if (!reserve(workers, &workers->members[member])) {
         return say_taken(error, member);
     }
-    int code = take_seat(workers, &workers->members[member], fd, NULL);
+    int code = cleat_channel_take(fd)
+                   ? take_seat(workers, &workers->members[member], fd, NULL)
+                   : errno;
     if (code == 0) { return CLEAT_OK; }
+    unreserve(workers, &workers->members[member]);
     return cleat_linux_io_error(error, code, member, "watching a channel");
 }
 
@@ -1339,7 +1401,7 @@ static void say_close(const struct cleat_linux_workers *workers)
         memset(&frame, 0, sizeof frame);
         frame.kind = CLEAT_CONTROL_CLOSE;
         if (!member->came_by_itself) { (void)send_frame(member, &frame, NULL); }
-        close_channel(member);
+        close_channel(workers, member);
     }
 }
 
@@ -1373,7 +1435,7 @@ enum cleat_status cleat_linux_workers_close(struct cleat_linux_workers *workers)
     stop_thread(workers);
     end_listening(workers);
     for (uint32_t i = 0; i < GUESTS_MAX; i++) {
-        send_away(&workers->guests[i]);
+        send_away(workers, &workers->guests[i]);
     }
     say_close(workers);
     drop_ticket(&workers->ticket);

@@ -12,8 +12,7 @@ struct cleat_local_engine {
     struct cleat_plan plan;
     struct cleat_clock clock;
     struct cleat_stream_signal signal;
-    uint64_t committed; /* the generation whose sinks have changed places */
-    atomic_uint live;   /* the sink that is served: 0 or 1 */
+    atomic_uint live; /* the sink that is served: 0 or 1 */
 };
 
 static bool in_place(const struct cleat_local_engine *engine)
@@ -103,18 +102,25 @@ static void engine_interrupt(void *context)
     engine->transport.wake(engine->transport.context);
 }
 
+static void change_places(struct cleat_local_engine *engine)
+{
+    if (in_place(engine)) { return; }
+    (void)atomic_fetch_xor_explicit(&engine->live, 1, memory_order_release);
+}
+
+/* Whoever fails to commit holds the old version still, by its own account: so
+ * that is what it must serve, if it is ever told to resume. */
 static enum cleat_status
 engine_commit(void *context, const struct cleat_worker_command *command)
 {
     struct cleat_local_engine *engine = context;
     const struct cleat_worker_host *host = &engine->config.worker.host;
+    enum cleat_status status = CLEAT_OK;
 
-    if (!in_place(engine) && engine->committed != local_generation(command)) {
-        engine->committed = local_generation(command);
-        (void)atomic_fetch_xor_explicit(&engine->live, 1, memory_order_release);
-    }
-    return host->commit == NULL ? CLEAT_OK
-                                : host->commit(host->context, command);
+    change_places(engine);
+    if (host->commit != NULL) { status = host->commit(host->context, command); }
+    if (status != CLEAT_OK) { change_places(engine); }
+    return status;
 }
 
 static enum cleat_status
@@ -200,6 +206,7 @@ size_t cleat_local_engine_bytes(const struct cleat_local_engine_config *config)
     struct parts parts;
     unsigned char none;
 
+    if (config->live.count == NULL) { return 0; }
     (void)cleat_arena_init(&arena, &none, 0, NULL);
     (void)carve(&arena, config, &parts, NULL);
     return cleat_arena_bytes_wanted(&arena);

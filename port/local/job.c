@@ -116,7 +116,7 @@ static bool config_is_complete(const struct cleat_local_config *config)
 {
     return config->source.count != NULL && config->engine_path != NULL &&
            config->engine_argv != NULL && config->replicas >= 1 &&
-           members_of(config) <= CLEAT_LINUX_WORKERS_MAX;
+           config->replicas <= CLEAT_LINUX_WORKERS_MAX - TRAINERS;
 }
 
 static enum cleat_status carve(struct cleat_arena *arena,
@@ -336,9 +336,14 @@ enum cleat_status cleat_local_sync(struct cleat_local *local, uint64_t version,
 {
     struct cleat_sync_request request = {.version = version,
                                          .version_old = local->version};
-    enum cleat_status status = cleat_sync_run(local->sync, &request, report,
-                                              error);
+    enum cleat_status status;
 
+    if (version == 0) {
+        return cleat_error_set(error, CLEAT_INVALID, 1, 0,
+                               "local: engines begin with version 0; a new one "
+                               "is any other");
+    }
+    status = cleat_sync_run(local->sync, &request, report, error);
     if (status == CLEAT_OK) { local->version = version; }
     return status;
 }

@@ -180,6 +180,7 @@ cleat_local_trainer_bytes(const struct cleat_local_trainer_config *config)
     struct parts parts;
     unsigned char none;
 
+    if (config->source.count == NULL) { return 0; }
     (void)cleat_arena_init(&arena, &none, 0, NULL);
     (void)carve(&arena, config, &parts, NULL);
     return cleat_arena_bytes_wanted(&arena);

@@ -21,8 +21,10 @@
  * the bit was set, clear it and wake all. To wait: read the bell, look whether
  * what is waited for is there, and if not, set the bit provided the bell is
  * still what was read, and sleep provided it still is that. So no change
- * between the look and the sleep is missed. A process that dies at any point of
- * this leaves at most a bit set, which costs the next ringer one system call.
+ * between the look and the sleep is missed. A process that dies or is stopped
+ * in the middle leaves a bit set, which costs the next ringer one system call;
+ * or, between clearing it and waking, sleepers whom nobody will wake any more:
+ * so nobody sleeps for longer than SLEEP_NS without looking again.
  *
  * Why a receiver cannot write to the data: once the sender has mapped it, the
  * memfd is sealed against future writing (F_SEAL_FUTURE_WRITE), and the seal is
@@ -71,6 +73,8 @@ enum { DATA = 0, ACKS = 1 }; /* the two descriptors of a ticket */
 #define LINES_BEFORE_ACKS 2u
 #define ACKS_BYTES_MAX \
     ((size_t)LINE_BYTES * (LINES_BEFORE_ACKS + CLEAT_MEMORY_RECEIVERS_MAX))
+
+#define SLEEP_NS (50 * CLEAT_NS_PER_MS)
 
 #define FRAME_MAGIC 0x4B425443u  /* "CTBK" */
 #define TICKET_MAGIC 0x4B544D43u /* "CMTK" */
@@ -188,26 +192,36 @@ static void bell_ring(_Atomic uint32_t *bell)
     (void)futex(bell, FUTEX_WAKE, INT_MAX, NULL);
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec now = {0, 0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * CLEAT_NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
 /* Sleeps until the bell is not `seen` any more, or for no reason. Returns
  * CLEAT_DEADLINE once that has come. */
 static enum cleat_status bell_sleep(_Atomic uint32_t *bell, uint32_t seen,
                                     uint64_t deadline_ns)
 {
-    struct timespec deadline;
+    uint64_t until_ns = now_ns() + SLEEP_NS;
+    struct timespec until;
     uint32_t expected = seen;
 
     if (!atomic_compare_exchange_strong(bell, &expected, seen | 1u) &&
         expected != (seen | 1u)) {
         return CLEAT_OK;
     }
-    deadline.tv_sec = (time_t)(deadline_ns / CLEAT_NS_PER_S);
-    deadline.tv_nsec = (long)(deadline_ns % CLEAT_NS_PER_S);
+    if (until_ns > deadline_ns) { until_ns = deadline_ns; }
+    until.tv_sec = (time_t)(until_ns / CLEAT_NS_PER_S);
+    until.tv_nsec = (long)(until_ns % CLEAT_NS_PER_S);
     /* An absolute time of CLOCK_MONOTONIC, as FUTEX_WAIT_BITSET takes it. */
-    if (futex(bell, FUTEX_WAIT_BITSET, seen | 1u,
-              deadline_ns == CLEAT_NEVER ? NULL : &deadline) == 0) {
+    if (futex(bell, FUTEX_WAIT_BITSET, seen | 1u, &until) == 0) {
         return CLEAT_OK;
     }
-    return errno == ETIMEDOUT ? CLEAT_DEADLINE : CLEAT_OK;
+    return errno == ETIMEDOUT && until_ns == deadline_ns ? CLEAT_DEADLINE
+                                                         : CLEAT_OK;
 }
 
 /* ---- words and layout ---- */
@@ -471,6 +485,12 @@ sender_publish(struct cleat_transport_sender_context *s, uint32_t slot,
     return CLEAT_OK;
 }
 
+/* What is not in the list has no meaning here. */
+static bool is_status(enum cleat_status status)
+{
+    return strcmp(cleat_status_name(status), "UNKNOWN") != 0;
+}
+
 static enum cleat_status sender_acked(struct cleat_transport_sender_context *s,
                                       uint32_t receiver,
                                       uint32_t *buckets_acked,
@@ -489,7 +509,7 @@ static enum cleat_status sender_acked(struct cleat_transport_sender_context *s,
     if (word >> 32 != s->tag) { return CLEAT_OK; } /* another generation's */
     if (count > COUNT_FAILED) {
         *status = (enum cleat_status)(-(int)(count - COUNT_FAILED));
-        return CLEAT_OK;
+        if (is_status(*status)) { return CLEAT_OK; }
     }
     if (count > s->published) {
         *status = CLEAT_PEER_DEVIANT;
@@ -721,6 +741,23 @@ static void take_fds(struct cleat_transport_ticket *ticket, int fds[2])
     }
 }
 
+/* Writes the first word. A receiver that was stopped here and is woken in a
+ * later generation does not write over the word of whoever has its place now:
+ * the word is still what was read before the generation was looked at. */
+static enum cleat_status
+receiver_begin(struct cleat_transport_receiver_context *r)
+{
+    _Atomic uint64_t *word = &r->acks[LINES_BEFORE_ACKS + r->index].u.word;
+    uint64_t before = atomic_load(word);
+
+    if (atomic_load(head_of(r->data)) >> 32 != r->tag ||
+        !atomic_compare_exchange_strong(word, &before, word_of(r->tag, 0))) {
+        return CLEAT_PEER_STALE;
+    }
+    r->joined = 1;
+    return CLEAT_OK;
+}
+
 static enum cleat_status
 receiver_join(struct cleat_transport_receiver_context *r,
               struct cleat_transport_ticket *ticket, uint32_t receiver_index,
@@ -749,13 +786,7 @@ receiver_join(struct cleat_transport_receiver_context *r,
     r->tag = ours.tag;
     r->index = receiver_index;
     r->next = 0;
-    if (atomic_load(head_of(r->data)) >> 32 != r->tag) {
-        return CLEAT_PEER_STALE;
-    }
-    atomic_store(&r->acks[LINES_BEFORE_ACKS + r->index].u.word,
-                 word_of(r->tag, 0));
-    r->joined = 1;
-    return CLEAT_OK;
+    return receiver_begin(r);
 }
 
 /* The bucket in its slot, if it is the one that is expected. */
@@ -827,20 +858,23 @@ static enum cleat_status
 receiver_ack(struct cleat_transport_receiver_context *r, uint32_t bucket,
              enum cleat_status status)
 {
+    _Atomic uint64_t *word = &r->acks[LINES_BEFORE_ACKS + r->index].u.word;
+    uint64_t before = word_of(r->tag, r->next);
     uint32_t count;
 
     if (!r->joined || bucket != r->next) { return CLEAT_STATE; }
     if (status > CLEAT_OK || status < -255) { return CLEAT_STATE; }
-    /* A receiver that was stopped and is woken in a later generation would
+    count = status == CLEAT_OK ? r->next + 1
+                               : COUNT_FAILED + (uint32_t)(-status);
+    /* A receiver that was stopped and is woken in a later generation does not
      * write over the word of whoever has its place now. */
-    if (atomic_load(head_of(r->data)) >> 32 != r->tag) {
+    if (atomic_load(head_of(r->data)) >> 32 != r->tag ||
+        !atomic_compare_exchange_strong(word, &before,
+                                        word_of(r->tag, count))) {
         return CLEAT_PEER_STALE;
     }
     r->next++;
-    count = status == CLEAT_OK ? r->next : COUNT_FAILED + (uint32_t)(-status);
     if (status != CLEAT_OK) { receiver_leave(r); }
-    atomic_store_explicit(&r->acks[LINES_BEFORE_ACKS + r->index].u.word,
-                          word_of(r->tag, count), memory_order_release);
     bell_ring(&r->acks[0].u.bell);
     return CLEAT_OK;
 }

@@ -5,6 +5,7 @@
 import argparse
 import json
 import os
+import resource
 import shutil
 import signal
 import struct
@@ -256,6 +257,18 @@ class Tests:
                 expect((done.stdout == "") == (1 in streams), streams, done)
                 with open(os.path.join(folder, "t"), encoding="utf-8") as file:
                     json.load(file)
+
+    def a_file_that_may_not_grow_is_told(self):
+        with tempfile.TemporaryDirectory(prefix="cleat-test-") as folder:
+            done = subprocess.run(
+                [self.cleat, "sync", "--weights", self.weights, "--trace", "t",
+                 "--dump", "d"], cwd=folder, capture_output=True, text=True,
+                check=False, timeout=harness.WATCHDOG_S,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE,
+                                                      (100, 100)))
+            expect(done.returncode == 2 and done.stderr.count("\n") == 1 and
+                   "File too large" in done.stderr, done)
+            expect(os.listdir(folder) == [], os.listdir(folder))
 
     def a_report_that_cannot_be_written_is_told(self):
         with open("/dev/full", "w", encoding="utf-8") as full:

@@ -33,6 +33,7 @@ unsigned long cleat_test_malloc_calls(void)
     return atomic_load(&calls);
 }
 
+#ifndef SANITIZED
 static void check(const char *name)
 {
     static const char before[] = "heap call while forbidden: ";
@@ -46,33 +47,6 @@ static void check(const char *name)
     }
     abort();
 }
-
-#if defined(SANITIZED)
-
-int __sanitizer_install_malloc_and_free_hooks(
-    void (*malloc_hook)(const volatile void *, size_t),
-    void (*free_hook)(const volatile void *));
-
-static void on_malloc(const volatile void *block, size_t bytes)
-{
-    (void)block;
-    (void)bytes;
-    check("malloc");
-}
-
-static void on_free(const volatile void *block)
-{
-    if (block != NULL) { check("free"); }
-}
-
-__attribute__((constructor)) static void install(void)
-{
-    if (__sanitizer_install_malloc_and_free_hooks(on_malloc, on_free) == 0) {
-        abort();
-    }
-}
-
-#else
 
 /* glibc's own names for its allocator. */
 void *__libc_malloc(size_t bytes);

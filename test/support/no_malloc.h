@@ -3,9 +3,11 @@
  * A test that links `cleat_test_no_malloc` replaces malloc, calloc, realloc,
  * free, posix_memalign, aligned_alloc and their kin for the whole process,
  * the C library's own calls included (posix_spawn's file actions, stdio's
- * buffers); under a sanitizer its hooks are used instead (the thread
- * sanitizer's do not see aligned allocation). While the heap is forbidden any
- * of them writes one line to stderr and aborts. */
+ * buffers). While the heap is forbidden any of them writes one line to stderr
+ * and aborts.
+ *
+ * Under a sanitizer nothing is replaced and nothing forbidden: its runtime
+ * allocates when it likes, at the start of a thread for one. */
 #ifndef CLEAT_TEST_NO_MALLOC_H
 #define CLEAT_TEST_NO_MALLOC_H
 

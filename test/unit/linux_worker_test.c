@@ -1123,6 +1123,33 @@ static void an_engine_goes_to_the_next_coordinator_and_waits(void **state)
     bench_end(&bench);
 }
 
+static void a_trainer_goes_to_no_next_coordinator(void **state)
+{
+    struct bench bench;
+    char path[64];
+
+    (void)state;
+    bench_begin(&bench);
+    (void)snprintf(path, sizeof path, "/tmp/cleat-worker-test-%d",
+                   (int)getpid());
+    int listener = listen_at(path);
+    struct cleat_worker_config config = base_config(&bench.host);
+    config.role = CLEAT_WORKER_TRAINER;
+    config.socket_path = path;
+    assert_int_equal(cleat_worker_init(bench.block, CLEAT_WORKER_BYTES, &config,
+                                       &bench.worker, NULL),
+                     CLEAT_OK);
+    /* Its host is busy elsewhere when the coordinator goes. */
+    (void)close(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+    struct pollfd knocks = {.fd = listener, .events = POLLIN};
+    assert_int_equal(poll(&knocks, 1, 100), 0);
+    assert_int_equal(cleat_worker_run(bench.worker), CLEAT_PEER_LOST);
+    cleat_worker_close(bench.worker);
+    free(bench.block);
+    (void)close(listener);
+    (void)unlink(path);
+}
+
 static void one_that_was_serving_does_not_resume_by_itself(void **state)
 {
     struct bench bench;
@@ -1406,6 +1433,7 @@ int main(void)
             a_ticket_reaches_group_and_what_is_left_of_it_is_closed),
         cmocka_unit_test(hello_says_what_start_said),
         cmocka_unit_test(an_engine_goes_to_the_next_coordinator_and_waits),
+        cmocka_unit_test(a_trainer_goes_to_no_next_coordinator),
         cmocka_unit_test(one_that_was_serving_does_not_resume_by_itself),
         cmocka_unit_test(only_a_higher_term_replaces_the_coordinator),
         cmocka_unit_test(a_refused_command_is_not_carried_out),

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -829,6 +830,113 @@ static void one_that_never_had_a_lease_is_expelled_at_once(void **state)
     end(&bench);
 }
 
+static void a_lease_without_end_is_never_certain_to_be_over(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    begin_with(&bench, 64);
+    bench.config.lease_ns = CLEAT_NEVER;
+    make(&bench);
+    adopt(&bench, 1);
+    raw_ask(&bench, 1, 1);
+    (void)peer_expect(bench.raw[1], CLEAT_CONTROL_LEASE_GRANT);
+    assert_int_equal(command(&bench, 1, CLEAT_SYNC_EXPEL, 9), CLEAT_OK);
+    assert_int_equal(expect_answer(&bench, CLEAT_SYNC_EXPEL, 1).sync.status,
+                     CLEAT_PEER_UNFENCED);
+    expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    end(&bench);
+}
+
+/* How many descriptors epolls of this process watch. */
+static int count_watched(void)
+{
+    DIR *folder = opendir("/proc/self/fdinfo");
+    char path[300];
+    char line[256];
+    int count = 0;
+
+    assert_non_null(folder);
+    for (struct dirent *entry = readdir(folder); entry != NULL;
+         entry = readdir(folder)) {
+        (void)snprintf(path, sizeof path, "/proc/self/fdinfo/%s",
+                       entry->d_name);
+        FILE *file = entry->d_name[0] == '.' ? NULL : fopen(path, "re");
+        while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+            if (strncmp(line, "tfd:", 4) == 0) { count++; }
+        }
+        if (file != NULL) { (void)fclose(file); }
+    }
+    (void)closedir(folder);
+    return count;
+}
+
+/* A process that a host forks and that executes nothing holds a copy of every
+ * descriptor: it must keep alive neither a channel nor what watches it. */
+static void a_copy_in_a_forked_process_keeps_nothing_open(void **state)
+{
+    struct bench bench;
+    struct cleat_channel_packet packet;
+    bool ended = false;
+    int held[2];
+    char byte = 0;
+
+    (void)state;
+    begin(&bench);
+    int watched = count_watched();
+    adopt(&bench, 1);
+    spawn(&bench, 2, "deaf");
+    assert_int_equal(wait_ready(&bench, 2), CLEAT_OK);
+    expect_message(&bench, CLEAT_WORKER_HELLO, 2);
+    assert_int_equal(count_watched(), watched + 3);
+    assert_int_equal(pipe(held), 0);
+    pid_t copy = fork();
+    if (copy == 0) {
+        (void)alarm(300);
+        (void)close(held[1]);
+        _exit(read(held[0], &byte, 1) == 0 ? 0 : 1);
+    }
+    assert_true(copy > 0);
+    expect_expelled(&bench, 1);
+    expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    while (peer_next(bench.raw[1], true, &packet, &ended)) {}
+    assert_true(ended);
+    expect_expelled(&bench, 2);
+    expect_message(&bench, CLEAT_WORKER_LOST, 2);
+    assert_int_equal(count_watched(), watched);
+    (void)close(held[0]);
+    (void)close(held[1]);
+    assert_int_equal(waitpid(copy, NULL, 0), copy);
+    end(&bench);
+}
+
+/* The system reaps them then, and their numbers are given again at once. */
+static void where_children_are_reaped_by_others_their_end_is_seen(void **state)
+{
+    struct bench bench;
+    struct sigaction ignore;
+    struct sigaction usual;
+
+    (void)state;
+    memset(&ignore, 0, sizeof ignore);
+    ignore.sa_handler = SIG_IGN;
+    (void)sigaction(SIGCHLD, &ignore, &usual);
+    begin(&bench);
+    spawn(&bench, 1, "words");
+    expect_message(&bench, CLEAT_WORKER_HELLO, 1);
+    (void)expect_answer(&bench, CLEAT_SYNC_PAUSE, 1);
+    expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    AWAIT_VIEW(&bench, 1, v.reaped);
+    assert_int_equal(view(&bench, 1).exit_code, -1);
+    assert_int_equal(view(&bench, 1).exit_signal, 0);
+    spawn(&bench, 2, "deaf");
+    expect_message(&bench, CLEAT_WORKER_HELLO, 2);
+    expect_expelled(&bench, 2);
+    assert_true(view(&bench, 2).reaped);
+    end(&bench);
+    (void)sigaction(SIGCHLD, &usual, NULL);
+}
+
 /* ---- leases
  * ---------------------------------------------------------------------------------
  */
@@ -1264,6 +1372,38 @@ static void engines_attach_and_name_themselves(void **state)
     end(&bench);
 }
 
+static void who_knocks_while_descriptors_are_short_is_let_in_later(void **state)
+{
+    struct bench bench;
+    struct sockaddr_un address;
+    struct rlimit usual;
+    struct rlimit none;
+
+    (void)state;
+    memset(&address, 0, sizeof address);
+    address.sun_family = AF_UNIX;
+    test_path(address.sun_path, sizeof address.sun_path);
+    begin(&bench);
+    assert_int_equal(
+        cleat_linux_workers_listen(bench.workers, address.sun_path, NULL),
+        CLEAT_OK);
+    adopt(&bench, 1);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int next = dup(fd); /* the lowest that is free */
+    (void)close(next);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual), 0);
+    none = usual;
+    none.rlim_cur = (rlim_t)next;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address),
+                     0);
+    raw_stats(&bench, 1, 5); /* comes after it, and is heard all the same */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &usual), 0);
+    (void)peer_expect(fd, CLEAT_CONTROL_START);
+    (void)close(fd);
+    end(&bench);
+}
+
 static void a_stale_socket_is_replaced_and_nothing_else(void **state)
 {
     struct bench bench;
@@ -1393,6 +1533,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(
             one_that_is_no_child_is_expelled_when_its_lease_is_over),
         cmocka_unit_test(one_that_never_had_a_lease_is_expelled_at_once),
+        cmocka_unit_test(a_lease_without_end_is_never_certain_to_be_over),
+        cmocka_unit_test(a_copy_in_a_forked_process_keeps_nothing_open),
+        cmocka_unit_test(where_children_are_reaped_by_others_their_end_is_seen),
         cmocka_unit_test(a_fenced_worker_gets_no_lease_until_a_later_commit),
         cmocka_unit_test(a_command_arrives_as_it_was_given),
         cmocka_unit_test(an_answer_arrives_as_it_was_given),
@@ -1404,6 +1547,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_full_mailbox_loses_no_hello_and_no_loss),
         cmocka_unit_test(a_full_mailbox_keeps_the_last_answer),
         cmocka_unit_test(engines_attach_and_name_themselves),
+        cmocka_unit_test(
+            who_knocks_while_descriptors_are_short_is_let_in_later),
         cmocka_unit_test(a_stale_socket_is_replaced_and_nothing_else),
         cmocka_unit_test(stubborn_children_are_killed_after_the_grace),
         cmocka_unit_test(a_bad_configuration_is_refused_and_leaves_nothing),

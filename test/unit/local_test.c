@@ -122,6 +122,7 @@ struct account {
 struct board {
     struct order die;
     _Atomic uint32_t refuse_start;           /* so many times, by each */
+    _Atomic uint32_t refuse_commit;          /* likewise */
     struct account engines[1 + ENGINES_MAX]; /* by member */
 };
 
@@ -143,6 +144,7 @@ struct engine {
     uint32_t member; /* 0: not told yet */
     uint64_t version;
     uint32_t refused;
+    uint32_t commits_refused;
     uint32_t count; /* tensors */
     atomic_bool over;
 };
@@ -187,9 +189,30 @@ engine_commit(void *context, const struct cleat_worker_command *command)
         atomic_fetch_add(&account()->torn, 1);
         return CLEAT_CORRUPT;
     }
+    if (engine.commits_refused < atomic_load(&board->refuse_commit)) {
+        engine.commits_refused++;
+        return CLEAT_TRANSIENT;
+    }
     atomic_fetch_add(&account()->commits, 1);
     atomic_store(&account()->version, command->version);
     return CLEAT_OK;
+}
+
+/* After a commit that failed, what would be served is the old version. */
+static void look_after_commit(void *context, enum cleat_worker_moment moment,
+                              const struct cleat_worker_command *command,
+                              enum cleat_status status,
+                              struct cleat_worker_fault *fault)
+{
+    const struct set *live =
+        &engine.sets[cleat_local_engine_live(engine.local)];
+
+    (void)context;
+    (void)fault;
+    if (moment == CLEAT_WORKER_AFTER && command->step == CLEAT_SYNC_COMMIT &&
+        status != CLEAT_OK && is_whole(live, engine.count, command->version)) {
+        atomic_fetch_add(&account()->torn, 1);
+    }
 }
 
 static enum cleat_status strike(void *context, enum cleat_stream_moment moment,
@@ -243,7 +266,8 @@ static int run_engine(char **argv)
         .worker = {.fd = CLEAT_LINUX_CHANNEL_FD,
                    .host = {.start = engine_start,
                             .pause = engine_pause,
-                            .commit = engine_commit}},
+                            .commit = engine_commit,
+                            .intercept = look_after_commit}},
         .transfer = {.bucket_bytes = BUCKET_BYTES, .hook = strike}};
     struct cleat_error error;
     pthread_t server;
@@ -478,6 +502,25 @@ static void in_place_brings_every_version_to_every_engine(void **state)
     bring_versions("in-place");
 }
 
+static void a_commit_that_fails_leaves_the_old_version_in_place(void **state)
+{
+    struct cleat_local_config config = config_for("staged", 2);
+    struct cleat_local *local = open_job(&config);
+    struct cleat_sync_report report;
+
+    (void)state;
+    for (uint32_t times = 1; times <= 2; times++) {
+        atomic_store(&board->refuse_commit, times);
+        assert_int_equal(sync_to(local, times, &report, NULL), CLEAT_OK);
+        assert_int_equal(report.outcome, CLEAT_SYNC_COMMITTED);
+        await_served(local, 1, 2);
+        await_served(local, 2, 2);
+    }
+    close_job(local);
+    assert_ended_well(1);
+    assert_ended_well(2);
+}
+
 static void an_engine_killed_half_way_leaves_the_others_right(const char *mode)
 {
     struct cleat_local_config config = config_for(mode, 3);
@@ -617,6 +660,7 @@ static void an_engine_with_fewer_tensors_gets_nothing(void **state)
 static void a_table_without_tensors_goes_round_too(void **state)
 {
     struct cleat_local_config config = config_for("nothing", 2);
+    struct cleat_sync_report report;
     struct cleat_local *local;
 
     (void)state;
@@ -624,6 +668,7 @@ static void a_table_without_tensors_goes_round_too(void **state)
     local = open_job(&config);
     assert_committed(local, 1, 2);
     assert_committed(local, 2, 2);
+    assert_int_equal(cleat_local_sync(local, 0, &report, NULL), CLEAT_INVALID);
     close_job(local);
     assert_ended_well(1);
 }
@@ -827,7 +872,8 @@ static void too_few_bytes_say_how_many_are_needed(void **state)
 static void what_is_missing_is_refused(void **state)
 {
     struct cleat_local_config config = config_for("staged", 2);
-    struct cleat_local_config bad[5] = {config, config, config, config, config};
+    struct cleat_local_config bad[6] = {config, config, config,
+                                        config, config, config};
     struct cleat_local *local = (void *)block;
     struct cleat_error error;
 
@@ -837,7 +883,8 @@ static void what_is_missing_is_refused(void **state)
     bad[2].engine_argv = NULL;
     bad[3].replicas = 0;
     bad[4].replicas = 1024;
-    for (uint32_t i = 0; i < 5; i++) {
+    bad[5].replicas = UINT32_MAX;
+    for (uint32_t i = 0; i < 6; i++) {
         assert_int_equal(cleat_local_bytes(&bad[i]), 0);
         local = (void *)block;
         assert_int_equal(
@@ -901,7 +948,10 @@ static void an_end_with_too_little_says_how_much_it_needs(void **state)
                                               &trainer_config, &trainer,
                                               &error),
                      CLEAT_INVALID);
+    trainer_config.source.count = NULL;
+    assert_int_equal(cleat_local_trainer_bytes(&trainer_config), 0);
     engine_config.live.count = NULL;
+    assert_int_equal(cleat_local_engine_bytes(&engine_config), 0);
     assert_int_equal(cleat_local_engine_open(block, sizeof block,
                                              &engine_config, &local_engine,
                                              &error),
@@ -988,6 +1038,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         JOB_TEST(staged_brings_every_version_to_every_engine),
         JOB_TEST(in_place_brings_every_version_to_every_engine),
+        JOB_TEST(a_commit_that_fails_leaves_the_old_version_in_place),
         JOB_TEST(an_engine_killed_half_way_staged),
         JOB_TEST(an_engine_killed_half_way_in_place),
         JOB_TEST(who_was_half_written_over_does_not_serve),

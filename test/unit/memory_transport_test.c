@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -276,6 +278,68 @@ static void another_thread_wakes_a_waiter(void **state)
     assert_non_null(result);
 }
 
+static void *wait_for_acks(void *context)
+{
+    struct pair *p = context;
+
+    return p->sender.wait(p->sender.context, CLEAT_NEVER) == CLEAT_OK ? context
+                                                                      : NULL;
+}
+
+/* The acknowledgement is written, the sleeper's bit cleared, and the system
+ * call that wakes it never made. */
+static void
+an_acknowledgement_is_seen_though_its_process_dies_before_it_wakes(void **state)
+{
+    unsigned char *acks;
+    _Atomic uint32_t *bell;
+    _Atomic uint64_t *word;
+    pthread_t thread;
+    void *result;
+
+    (void)state;
+    prepare(&pair, 1);
+    assert_int_equal(join_with(&pair, &pair.ticket, 0), CLEAT_OK);
+    publish(&pair, 0, "zero");
+    acks = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED,
+                pair.ticket.fds[1], 0);
+    assert_true((void *)acks != MAP_FAILED);
+    bell = (_Atomic uint32_t *)(void *)acks;
+    word = (_Atomic uint64_t *)(void *)(acks + 2 * 64);
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_acks, &pair), 0);
+    while ((atomic_load(bell) & 1u) == 0) { (void)sched_yield(); }
+    (void)atomic_fetch_add(word, 1);
+    (void)atomic_fetch_add(bell, 2);
+    (void)atomic_fetch_and(bell, ~UINT32_C(1));
+    assert_int_equal(pthread_join(thread, &result), 0);
+    assert_non_null(result);
+    expect_acked(&pair, 0, 1, CLEAT_OK);
+    munmap(acks, 4096);
+}
+
+/* A receiver was stopped after it had looked at the generation and before it
+ * wrote: what it finds then is the word of another. */
+static void an_acknowledgement_does_not_write_over_another_word(void **state)
+{
+    volatile uint64_t *words;
+    uint64_t other;
+
+    (void)state;
+    prepare(&pair, 1);
+    assert_int_equal(join_with(&pair, &pair.ticket, 0), CLEAT_OK);
+    publish(&pair, 0, "zero");
+    (void)expect_bucket(&pair, 0, "zero");
+    words = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED,
+                 pair.ticket.fds[1], 0);
+    assert_true((void *)(uintptr_t)words != MAP_FAILED);
+    other = words[2 * 8] + (UINT64_C(1) << 32) + 5;
+    words[2 * 8] = other;
+    assert_int_equal(pair.receiver.ack(pair.receiver.context, 0, CLEAT_OK),
+                     CLEAT_PEER_STALE);
+    assert_true(words[2 * 8] == other);
+    munmap((void *)(uintptr_t)words, 4096);
+}
+
 static void a_receiver_that_waits_is_told_that_the_sender_finished(void **state)
 {
     (void)state;
@@ -327,6 +391,8 @@ static void a_word_that_cannot_be_is_not_believed(void **state)
     words[2 * 8] = tag | 2;
     expect_acked(&pair, 0, 0, CLEAT_PEER_DEVIANT);
     words[2 * 8] = tag | 0xFFFFFF00u;
+    expect_acked(&pair, 0, 0, CLEAT_PEER_DEVIANT);
+    words[2 * 8] = tag | (0xFFFFFF00u + 200u); /* no status has this number */
     expect_acked(&pair, 0, 0, CLEAT_PEER_DEVIANT);
     words[2 * 8] = (tag + (UINT64_C(1) << 32)) | 1;
     expect_acked(&pair, 0, 0, CLEAT_OK);
@@ -590,6 +656,9 @@ int main(void)
         TEST(a_receiver_cannot_write_to_the_data),
         TEST(a_wait_ends_at_its_deadline_or_by_a_wake),
         TEST(another_thread_wakes_a_waiter),
+        TEST(
+            an_acknowledgement_is_seen_though_its_process_dies_before_it_wakes),
+        TEST(an_acknowledgement_does_not_write_over_another_word),
         TEST(a_receiver_that_waits_is_told_that_the_sender_finished),
         TEST(an_older_generation_has_no_effect),
         TEST(a_word_that_cannot_be_is_not_believed),
