@@ -3,7 +3,8 @@
  *
  * A clock, worker threads, a mailbox, and the workers themselves: child
  * processes, processes that attach to a Unix socket, or threads of the
- * coordinator's own process. The other end is cleat/linux_worker.h.
+ * coordinator's own process. The other end is cleat/linux_worker.h. Needs Linux
+ * 5.4 (waitid of a pidfd) and glibc 2.34 (children without our descriptors).
  *
  *     init ─▶ spawn, adopt, listen ─▶ wait (bring-up) ─▶ port ─▶ close
  *

@@ -206,22 +206,41 @@ worker_config(struct cleat_local_trainer *trainer)
     return config;
 }
 
+/* Shared memory for the plan's own buckets: a small model needs no large ones.
+ * Its first bucket is its largest; without any, one of the least size. */
+static struct cleat_memory_sender_config
+memory_config(const struct cleat_local_trainer *trainer)
+{
+    uint32_t buckets = cleat_plan_buckets(&trainer->plan);
+    uint32_t slots = trainer->config.transfer.slots_count;
+    struct cleat_memory_sender_config config = {
+        .bucket_bytes = buckets == 0
+                            ? CLEAT_PLAN_ALIGN
+                            : cleat_plan_bucket_bytes(&trainer->plan, 0),
+        .slots_count = slots == 0 ? CLEAT_MEMORY_SLOTS_DEFAULT : slots,
+        .receivers_max = trainer->config.receivers_max,
+    };
+
+    if (config.slots_count <= CLEAT_MEMORY_SLOTS_MAX &&
+        buckets < config.slots_count) {
+        config.slots_count = buckets == 0 ? 1 : buckets;
+    }
+    return config;
+}
+
 static enum cleat_status open_parts(struct cleat_local_trainer *trainer,
                                     const struct parts *parts,
                                     struct cleat_error *error)
 {
     const struct cleat_local_transfer *transfer = &trainer->config.transfer;
-    struct cleat_memory_sender_config memory = {
-        .bucket_bytes = local_bucket_bytes(transfer),
-        .slots_count = transfer->slots_count,
-        .receivers_max = trainer->config.receivers_max,
-    };
+    struct cleat_memory_sender_config memory;
     struct cleat_worker_config worker;
     enum cleat_status status = local_plan(&trainer->plan, parts->plan,
                                           &trainer->config.source,
                                           local_bucket_bytes(transfer), error);
 
     if (status != CLEAT_OK) { return status; }
+    memory = memory_config(trainer);
     status = cleat_memory_sender_open(parts->sender, CLEAT_MEMORY_SENDER_BYTES,
                                       &memory, &trainer->transport, error);
     if (status != CLEAT_OK) { return status; }
