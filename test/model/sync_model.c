@@ -226,7 +226,8 @@ static void check_served(struct choose *c, const struct world *w)
     }
 }
 
-/* Before anyone resumes: of those that hold anything else, nobody can serve. */
+/* nobody-resumes-before-those-that-hold-otherwise-are-fenced: before anyone
+ * resumes, of those that hold anything else nobody can serve. */
 static void check_resume(struct choose *c, const struct world *w)
 {
     for (uint32_t i = w->set->trainers; i < members(w->set); i++) {
@@ -325,7 +326,8 @@ static void check_command(struct choose *c, struct world *w,
     }
 }
 
-/* It is over, and the machine believes: does it know? */
+/* It is over, and the machine believes: does it know?
+ * every-paused-replica-ends-serving-quarantined-dead-or-reported-unfenced */
 static void check_belief(struct choose *c, const struct world *w, uint32_t r,
                          enum cleat_sync_replica_state state)
 {

@@ -129,6 +129,7 @@ static uint64_t small_size(void)
     }
 }
 
+/* covers-every-byte-once · bucket-never-overflows */
 static void covers_every_byte_once_and_bucket_never_overflows(void)
 {
     uint64_t sizes[TENSORS_MAX] = {0};
@@ -164,6 +165,7 @@ static void covers_every_byte_once_and_bucket_never_overflows(void)
     }
 }
 
+/* same-on-every-rank */
 static void the_same_on_every_rank(void)
 {
     uint64_t sizes[TENSORS_MAX] = {0};
