@@ -168,7 +168,8 @@ enum cleat_status cleat_linux_workers_init(
  *    lease that never ends (lease_ns CLEAT_NEVER) is CLEAT_PEER_UNFENCED.
  *  - Leases are granted by the object's own thread, always. A member that was
  *    sent fence or is being expelled gets none until it answers, with
- *    CLEAT_OK, a commit of a later {term, epoch}.
+ *    CLEAT_OK, a commit of a later {term, epoch}. Nor does a worker that takes
+ *    the place of one which had been sent a command, until its first commit.
  * Never fails. */
 struct cleat_worker_port
 cleat_linux_workers_port(struct cleat_linux_workers *workers);

@@ -76,6 +76,7 @@ struct member {
     bool expelling;
     uint64_t expel_until_ns; /* of a child: then it cannot be had */
 
+    bool commanded;      /* it was sent a command */
     uint64_t asked_term; /* of the last prepare that was sent */
     uint64_t asked_epoch;
 
@@ -320,6 +321,7 @@ static void note_command(struct cleat_linux_workers *workers,
                          struct member *member,
                          const struct cleat_sync_command *command)
 {
+    member->commanded = true;
     if (command->step == CLEAT_SYNC_PREPARE) {
         member->asked_term = command->term;
         member->asked_epoch = command->epoch;
@@ -344,6 +346,7 @@ static void begin_expel(const struct cleat_linux_workers *workers,
                         struct member *member,
                         const struct cleat_sync_command *command)
 {
+    member->commanded = true;
     cleat_lease_revoke(&member->lease, command->term, command->epoch);
     memset(&member->expelled, 0, sizeof member->expelled);
     member->expelled.sync.step = CLEAT_SYNC_EXPEL;
@@ -683,12 +686,17 @@ static void install(struct cleat_linux_workers *workers, struct member *member,
                     int fd, uint64_t sequence)
 {
     struct cleat_lease_book lease = member->lease;
+    bool late = member->commanded;
     uint64_t incarnation = member->incarnation + 1;
 
     memset(member, 0, sizeof *member);
     /* The last worker's lease may still run, and is waited for when the
-     * member is expelled; but this one has not been revoked. */
+     * member is expelled. One that takes the place of another in a job that
+     * has begun holds what nobody else serves: no lease before its first
+     * commit. */
     member->lease.end_ns = lease.end_ns;
+    member->lease.revoked = late;
+    member->commanded = late;
     member->incarnation = incarnation;
     member->child.pidfd = -1;
     member->child.exit_code = -1;

@@ -809,11 +809,6 @@ one_that_is_no_child_is_expelled_when_its_lease_is_over(void **state)
     while (peer_next(bench.raw[1], true, &packet, &ended)) {}
     assert_true(ended);
     assert_false(has_message(&bench));
-    /* the next of that member has a lease of its own */
-    (void)close(bench.raw[1]);
-    adopt(&bench, 1);
-    raw_ask(&bench, 1, 1);
-    (void)peer_expect(bench.raw[1], CLEAT_CONTROL_LEASE_GRANT);
     end(&bench);
 }
 
@@ -982,6 +977,35 @@ static void a_fenced_worker_gets_no_lease_until_a_later_commit(void **state)
     say_and_await(&bench, 1, CLEAT_SYNC_PAUSE, 6, CLEAT_OK);
     assert_false(asks_with_success(&bench, 1));
     say_and_await(&bench, 1, CLEAT_SYNC_COMMIT, 6, CLEAT_OK);
+    assert_true(asks_with_success(&bench, 1));
+    end(&bench);
+}
+
+/* It holds what nobody else serves. */
+static void
+one_that_takes_anothers_place_gets_no_lease_until_its_first_commit(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    begin(&bench);
+    adopt(&bench, 1);
+    (void)close(bench.raw[1]);
+    expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    adopt(&bench, 1); /* before any command: one as good as the other */
+    assert_true(asks_with_success(&bench, 1));
+    assert_int_equal(command(&bench, 1, CLEAT_SYNC_PAUSE, 5), CLEAT_OK);
+    (void)close(bench.raw[1]);
+    expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    adopt(&bench, 1);
+    assert_false(asks_with_success(&bench, 1));
+    say_and_await(&bench, 1, CLEAT_SYNC_PAUSE, 6, CLEAT_OK);
+    assert_false(asks_with_success(&bench, 1));
+    (void)close(bench.raw[1]); /* nor the next one after it */
+    expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    adopt(&bench, 1);
+    assert_false(asks_with_success(&bench, 1));
+    say_and_await(&bench, 1, CLEAT_SYNC_COMMIT, 7, CLEAT_OK);
     assert_true(asks_with_success(&bench, 1));
     end(&bench);
 }
@@ -1537,6 +1561,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_copy_in_a_forked_process_keeps_nothing_open),
         cmocka_unit_test(where_children_are_reaped_by_others_their_end_is_seen),
         cmocka_unit_test(a_fenced_worker_gets_no_lease_until_a_later_commit),
+        cmocka_unit_test(
+            one_that_takes_anothers_place_gets_no_lease_until_its_first_commit),
         cmocka_unit_test(a_command_arrives_as_it_was_given),
         cmocka_unit_test(an_answer_arrives_as_it_was_given),
         cmocka_unit_test(
