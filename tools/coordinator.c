@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,22 @@
 
 #define THREADS_MAX 64u
 
+/* What a member was last said to be given; all zero: nothing. */
+struct said {
+    uint64_t epoch;
+    uint32_t attempt;
+    uint32_t what; /* 1 more than the step; SAID_WAIT */
+};
+
+#define SAID_WAIT UINT32_MAX
+
+/* Of all bytes of a version: as they were received last, and of the one that
+ * is held since its commit. */
+struct held_digest {
+    uint32_t received;
+    uint32_t held;
+};
+
 struct coordinator {
     const struct sync_setup *setup;
     struct cleat_sync_config config;
@@ -51,12 +68,13 @@ struct coordinator {
     void *workers_block;
     void *service_block;
     void *bringup_block;
-    uint32_t *digests; /* by member: of what it received last */
-    uint64_t *handles; /* by member */
-    int32_t *pids;     /* by member */
+    struct held_digest *digests; /* by member */
+    uint64_t *handles;           /* by member */
+    int32_t *pids;               /* by member */
     struct report_replica *replicas;
     struct report_undo *undos;
     struct trace_event *trace_events;
+    struct said *said; /* by member */
 
     struct cleat_threads threads;
     struct cleat_mailbox mailbox;
@@ -75,6 +93,8 @@ struct coordinator {
     bool dump_made;  /* the same of the folder */
     struct report report;
     uint64_t version; /* that is served; engines begin with 0 */
+    bool updated;     /* a round has ended, and replicas served after it */
+    uint64_t started_ns;
 };
 
 /* ------------------------------------------------------------------ counts */
@@ -174,7 +194,7 @@ static enum cleat_status carve(struct coordinator *c, struct cleat_arena *arena,
     struct cleat_gather_config gather = gather_config(c);
     size_t mailbox = cleat_linux_mailbox_bytes(messages_max(c));
     size_t events = c->setup->trace == NULL ? 1 : TRACE_EVENTS_MAX;
-    void *at[11] = {NULL};
+    void *at[7] = {NULL};
     const struct piece pieces[] = {
         {cleat_linux_threads_bytes(&threads), &c->threads_block},
         {mailbox, &c->mailbox_block},
@@ -188,6 +208,7 @@ static enum cleat_status carve(struct coordinator *c, struct cleat_arena *arena,
         {c->config.replicas * sizeof *c->replicas, &at[3]},
         {c->members * 3 * sizeof *c->undos, &at[4]},
         {events * sizeof *c->trace_events, &at[5]},
+        {c->members * sizeof *c->said, &at[6]},
     };
     enum cleat_status first = CLEAT_OK;
 
@@ -203,6 +224,7 @@ static enum cleat_status carve(struct coordinator *c, struct cleat_arena *arena,
     c->replicas = at[3];
     c->undos = at[4];
     c->trace_events = at[5];
+    c->said = at[6];
     return first;
 }
 
@@ -240,40 +262,84 @@ static int take_memory(struct coordinator *c)
 
 /* ------------------------------------------------------------------ events */
 
-static void say_step(const struct coordinator *c,
-                     const struct cleat_event *event)
+static void say(const struct coordinator *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* One line of --verbose, after the seconds since the start. */
+static void say(const struct coordinator *c, const char *format, ...)
 {
+    struct cleat_clock clock = cleat_linux_clock();
+    uint64_t ns = clock.now_ns(clock.context) - c->started_ns;
+    va_list arguments;
+
+    fprintf(stderr, "[%6.3f] " COMMAND ": ",
+            (double)ns / (double)CLEAT_NS_PER_S);
+    va_start(arguments, format);
+    (void)vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    (void)fputc('\n', stderr);
+}
+
+/* A command that gets no answer is sent again and again; only the first time
+ * is worth a line. */
+static bool is_new(struct coordinator *c, const struct cleat_event *event)
+{
+    struct said now = {event->epoch, event->attempt, (uint32_t)event->step + 1};
+    struct said *last;
+
+    if (event->kind == CLEAT_EVENT_WAIT) {
+        now = (struct said){.what = SAID_WAIT};
+    }
+    if (event->member >= c->members) { return true; }
+    last = &c->said[event->member];
+    if (last->epoch == now.epoch && last->attempt == now.attempt &&
+        last->what == now.what) {
+        return false;
+    }
+    *last = now;
+    return true;
+}
+
+static void say_event(struct coordinator *c, const struct cleat_event *event)
+{
+    const char *step = event->step < CLEAT_SYNC_STEPS
+                           ? cleat_sync_step_name(event->step)
+                           : "rest";
     char name[48];
 
+    report_member_name(&c->config, event->member, name);
     switch (event->kind) {
     case CLEAT_EVENT_STEP:
-        fprintf(stderr,
-                COMMAND ": step %s, attempt %" PRIu32 ", epoch %" PRIu64 "\n",
-                cleat_sync_step_name(event->step), event->attempt,
-                event->epoch);
+        say(c, "step %s, attempt %" PRIu32 ", epoch %" PRIu64, step,
+            event->attempt, event->epoch);
         break;
     case CLEAT_EVENT_COMMAND:
-        report_member_name(&c->config, event->member, name);
-        fprintf(stderr, COMMAND ": %s to %s\n",
-                cleat_sync_step_name(event->step), name);
+        if (is_new(c, event)) { say(c, "%s to %s", step, name); }
         break;
     case CLEAT_EVENT_WAIT:
-        report_member_name(&c->config, event->member, name);
-        fprintf(stderr, COMMAND ": waiting for %s\n", name);
+        if (is_new(c, event)) { say(c, "waiting for %s", name); }
         break;
-    case CLEAT_EVENT_LOST:
-        report_member_name(&c->config, event->member, name);
-        fprintf(stderr, COMMAND ": %s is gone\n", name);
-        break;
+    case CLEAT_EVENT_LOST: say(c, "%s is gone", name); break;
     case CLEAT_EVENT_ANSWER:
         if (event->status == CLEAT_OK) { break; }
-        report_member_name(&c->config, event->member, name);
-        fprintf(stderr, COMMAND ": %s of %s: %s\n",
-                cleat_sync_step_name(event->step), name,
-                cleat_status_name(event->status));
+        say(c, "%s of %s: %s", step, name, cleat_status_name(event->status));
         break;
     default: break;
     }
+}
+
+/* Into the report, and said at once. */
+static void add_error(struct coordinator *c, enum cleat_sync_step step,
+                      uint32_t member, enum cleat_status status,
+                      const char *message)
+{
+    char name[48];
+
+    report_add_error(&c->report, step, member, status, message);
+    if (!c->setup->verbose) { return; }
+    report_member_name(&c->config, member, name);
+    say(c, "error: %s of %s: %s", report_step_name(step), name,
+        cleat_status_name(status));
 }
 
 static void on_event(void *context, const struct cleat_event *event)
@@ -281,15 +347,21 @@ static void on_event(void *context, const struct cleat_event *event)
     struct coordinator *c = context;
 
     if (c->setup->trace != NULL) { trace_add(&c->trace, event); }
-    if (c->setup->verbose) { say_step(c, event); }
+    if (c->setup->verbose) { say_event(c, event); }
     if (event->kind == CLEAT_EVENT_STEP) {
         atomic_store(&c->watch.what, event->step < CLEAT_SYNC_STEPS
                                          ? cleat_sync_step_name(event->step)
                                          : NULL);
     }
     if (event->kind == CLEAT_EVENT_ANSWER && event->status == CLEAT_OK &&
-        event->step == CLEAT_SYNC_SEND && event->member < c->members) {
-        c->digests[event->member] = event->answer->sync.digest;
+        event->member < c->members) {
+        struct held_digest *digest = &c->digests[event->member];
+
+        if (event->step == CLEAT_SYNC_SEND) {
+            digest->received = event->answer->sync.digest;
+        } else if (event->step == CLEAT_SYNC_COMMIT) {
+            digest->held = digest->received;
+        }
     }
 }
 
@@ -482,6 +554,7 @@ static int open_all(struct coordinator *c)
 
 /* --------------------------------------------------------------- children */
 
+#define PROGRAM_MAX 4096u
 #define ARGUMENTS_MAX (40u + 2u * FAULTS_MAX)
 
 /* A child's command line. */
@@ -516,12 +589,24 @@ static void add_count(struct arguments *all, const char *name, uint64_t value)
     add_option(all, name, text);
 }
 
+/* How many of a character a text ends with. */
+static size_t count_last(const char *text, char last)
+{
+    size_t bytes = strlen(text);
+    size_t count = 0;
+
+    while (count < bytes && text[bytes - 1 - count] == last) { count++; }
+    return count;
+}
+
 static void add_seconds(struct arguments *all, const char *name, uint64_t ns)
 {
     char *text = all->numbers[all->numbers_count++];
 
     (void)snprintf(text, sizeof all->numbers[0], "%" PRIu64 ".%09" PRIu64,
                    ns / CLEAT_NS_PER_S, ns % CLEAT_NS_PER_S);
+    text[strlen(text) - count_last(text, '0')] = '\0';
+    text[strlen(text) - count_last(text, '.')] = '\0';
     add_option(all, name, text);
 }
 
@@ -587,18 +672,71 @@ static void engine_arguments(struct arguments *all, const struct coordinator *c,
     add_faults(all, c, member);
 }
 
+/* As a shell reads it. */
+static void print_word(FILE *file, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyz"
+                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./=:,+-";
+
+    if (word[0] != '\0' && word[strspn(word, plain)] == '\0') {
+        fputs(word, file);
+        return;
+    }
+    fputc('\'', file);
+    for (; *word != '\0'; word++) {
+        if (*word == '\'') {
+            fputs("'\\''", file);
+        } else {
+            fputc(*word, file);
+        }
+    }
+    fputc('\'', file);
+}
+
+/* Where our own program is; `program` has PROGRAM_MAX bytes. */
+static bool find_program(char *program)
+{
+    ssize_t bytes = readlink("/proc/self/exe", program, PROGRAM_MAX - 1);
+
+    program[bytes < 0 ? 0 : bytes] = '\0';
+    return bytes >= 0;
+}
+
+/* The commands that the members to be waited for are started with. */
+static void say_commands(const struct coordinator *c)
+{
+    char program[PROGRAM_MAX];
+
+    if (!find_program(program)) { (void)strcpy(program, "cleat"); }
+    fprintf(stderr,
+            COMMAND ": waiting for members 1 to %" PRIu32
+                    "; to be started in this folder with\n",
+            c->members - 1);
+    for (uint32_t i = 1; i < c->members; i++) {
+        struct arguments all;
+
+        engine_arguments(&all, c, i);
+        add_option(&all, "--attach", c->setup->listen);
+        fputs("  ", stderr);
+        print_word(stderr, program);
+        for (uint32_t a = 1; a < all.count; a++) {
+            fputc(' ', stderr);
+            print_word(stderr, all.argv[a]);
+        }
+        fputs(" &\n", stderr);
+    }
+}
+
 static enum cleat_status start_child(struct coordinator *c, uint32_t member,
                                      struct cleat_error *error)
 {
     struct arguments all;
-    char program[4096];
-    ssize_t bytes = readlink("/proc/self/exe", program, sizeof program - 1);
+    char program[PROGRAM_MAX];
 
-    if (bytes < 0) {
+    if (!find_program(program)) {
         return cleat_error_set(error, CLEAT_IO, member, 0,
                                "/proc/self/exe cannot be read");
     }
-    program[bytes] = '\0';
     if (member == 0) {
         trainer_arguments(&all, c);
     } else {
@@ -614,14 +752,7 @@ static enum cleat_status start_children(struct coordinator *c,
     bool attach = c->setup->listen != NULL;
     enum cleat_status status = CLEAT_OK;
 
-    if (attach) {
-        fprintf(stderr,
-                COMMAND ": waiting for members 1 to %" PRIu32
-                        ": cleat engine --attach %s --board %s --member N "
-                        "--weights %s\n",
-                c->members - 1, c->setup->listen, c->board_file,
-                c->setup->job.weights);
-    }
+    if (attach) { say_commands(c); }
     for (uint32_t i = 0; status == CLEAT_OK && i < (attach ? 1 : c->members);
          i++) {
         status = start_child(c, i, error);
@@ -649,7 +780,7 @@ static bool bring_up(struct coordinator *c)
     if (status != CLEAT_CANCELLED && error.index < c->members) {
         member = (uint32_t)error.index;
     }
-    report_add_error(&c->report, CLEAT_SYNC_START, member, status, NULL);
+    add_error(c, CLEAT_SYNC_START, member, status, NULL);
     c->report.outcome = CLEAT_SYNC_RESTART;
     return false;
 }
@@ -669,8 +800,8 @@ static struct cleat_linux_worker_view look(struct coordinator *c,
 /* A replica that has gone since the update no more serves its version. */
 static void account_lost(struct coordinator *c, uint32_t member)
 {
-    report_add_error(&c->report, CLEAT_SYNC_STEPS, member, CLEAT_PEER_LOST,
-                     "it has ended since the update");
+    add_error(c, CLEAT_SYNC_STEPS, member, CLEAT_PEER_LOST,
+              "it has ended since the update");
     c->report.outcome = report_worse(c->report.outcome, CLEAT_SYNC_DEGRADED);
 }
 
@@ -690,14 +821,14 @@ static void account_replica(struct coordinator *c, uint32_t r)
         if (w == 0) {
             replica->pid = view.pid;
             replica->version = version;
-            replica->digest = version == 0 ? 0 : c->digests[member];
+            replica->digest = version == 0 ? 0 : c->digests[member].held;
         }
         if (version != replica->version) { replica->version = 0; }
         replica->served += view.served;
         replica->torn_served += view.torn_served;
         if (!view.attached && replica->state == CLEAT_SYNC_SERVING) {
             replica->state = CLEAT_SYNC_DEAD;
-            account_lost(c, member);
+            if (c->updated) { account_lost(c, member); }
         }
     }
 }
@@ -720,11 +851,10 @@ static void account_torn(struct coordinator *c)
 {
     for (uint32_t r = 0; r < c->config.replicas; r++) {
         if (c->report.replicas[r].torn_served == 0) { continue; }
-        report_add_error(&c->report, CLEAT_SYNC_STEPS,
-                         cleat_sync_member_number(&c->config, r, 0),
-                         CLEAT_CORRUPT,
-                         "it served bytes that were not wholly of the version "
-                         "it claimed");
+        add_error(c, CLEAT_SYNC_STEPS,
+                  cleat_sync_member_number(&c->config, r, 0), CLEAT_CORRUPT,
+                  "it served bytes that were not wholly of the version "
+                  "it claimed");
         c->report.outcome = CLEAT_SYNC_RESTART;
     }
 }
@@ -758,6 +888,7 @@ static void account_round(struct coordinator *c,
 
     c->report.outcome = report_worse(c->report.outcome, round->outcome);
     c->report.version = round->version;
+    c->report.taken = false;
     c->report.elapsed_ns += round->ended_ns - round->started_ns;
     c->report.bound_ns = cleat_time_add(c->report.bound_ns,
                                         cleat_sync_bound_ns(&c->config));
@@ -768,11 +899,11 @@ static void account_round(struct coordinator *c,
         c->report.bytes_delivered += c->setup->job.bytes * round->serving *
                                      c->config.workers;
         c->version = round->version;
+        c->report.taken = true;
     }
     for (uint32_t i = 0; cleat_sync_error_at(machine, i, &error) == CLEAT_OK;
          i++) {
-        report_add_error(&c->report, error.step, error.member, error.status,
-                         NULL);
+        add_error(c, error.step, error.member, error.status, NULL);
     }
     account_undos(c);
 }
@@ -815,9 +946,8 @@ static void await_serving(struct coordinator *c)
         uint64_t look_ns = now_ns + 100 * CLEAT_NS_PER_MS;
 
         if (now_ns >= end_ns) {
-            report_add_error(&c->report, CLEAT_SYNC_STEPS, idle,
-                             CLEAT_PEER_SILENT,
-                             "it has not served what it should in time");
+            add_error(c, CLEAT_SYNC_STEPS, idle, CLEAT_PEER_SILENT,
+                      "it has not served what it should in time");
             c->report.outcome = CLEAT_SYNC_RESTART;
             return;
         }
@@ -830,8 +960,7 @@ static void await_serving(struct coordinator *c)
  * to take back. */
 static void account_cancelled(struct coordinator *c)
 {
-    report_add_error(&c->report, CLEAT_SYNC_PAUSE, CLEAT_SYNC_NOBODY,
-                     CLEAT_CANCELLED, NULL);
+    add_error(c, CLEAT_SYNC_PAUSE, CLEAT_SYNC_NOBODY, CLEAT_CANCELLED, NULL);
     c->report.outcome = CLEAT_SYNC_ROLLED_BACK;
 }
 
@@ -851,7 +980,10 @@ static bool run_round(struct coordinator *c, uint64_t version)
         return false;
     }
     account_round(c, &round);
-    if (round.outcome != CLEAT_SYNC_RESTART) { await_serving(c); }
+    if (round.outcome != CLEAT_SYNC_RESTART) {
+        c->updated = true;
+        await_serving(c);
+    }
     return c->report.outcome != CLEAT_SYNC_RESTART;
 }
 
@@ -885,8 +1017,8 @@ static void await_dump(struct coordinator *c, uint32_t replica)
                                             20 * CLEAT_NS_PER_MS);
     }
     if (dump_state(c, member) != BOARD_DUMP_DONE) {
-        report_add_error(&c->report, CLEAT_SYNC_STEPS, member, CLEAT_IO,
-                         "its dump could not be written");
+        add_error(c, CLEAT_SYNC_STEPS, member, CLEAT_IO,
+                  "its dump could not be written");
         c->report.outcome = CLEAT_SYNC_RESTART;
     }
 }
@@ -981,6 +1113,22 @@ static void print_report(struct coordinator *c)
     }
 }
 
+/* Whom the faults of `any` were drawn for. */
+static void say_drawn(const struct coordinator *c)
+{
+    for (uint32_t i = 0; i < c->setup->faults_count; i++) {
+        const struct fault *fault = &c->setup->faults[i];
+
+        if (c->setup->drawn[i] == NULL || fault->who == FAULT_ANY) { continue; }
+        fprintf(stderr, COMMAND ": --fault %s strikes ", c->setup->drawn[i]);
+        if (fault->who == FAULT_TRAINER) {
+            fputs("the trainer\n", stderr);
+        } else {
+            fprintf(stderr, "replica %" PRIu32 "\n", fault->who);
+        }
+    }
+}
+
 /* Runs the whole job; `c` is open. */
 static void run_job(struct coordinator *c)
 {
@@ -1016,6 +1164,7 @@ int coordinator_run(const struct sync_setup *setup)
 
     memset(&c, 0, sizeof c);
     c.setup = setup;
+    c.started_ns = cleat_linux_clock().now_ns(cleat_linux_clock().context);
     c.board.fd = -1;
     c.config = sync_config(setup);
     c.members = 1 + c.config.replicas * c.config.workers;
@@ -1026,6 +1175,7 @@ int coordinator_run(const struct sync_setup *setup)
         c.report.bytes = setup->job.bytes;
         c.report.replicas = c.replicas;
         c.report.undos = c.undos;
+        say_drawn(&c);
         run_job(&c);
         write_trace(&c);
         result = report_exit_code(c.report.outcome);

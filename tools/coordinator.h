@@ -31,6 +31,7 @@ struct sync_setup {
     const char *listen; /* a socket that engines attach to; NULL: start them */
     struct fault faults[FAULTS_MAX];
     uint32_t faults_count;
+    const char *drawn[FAULTS_MAX]; /* the text of a fault of `any`; else NULL */
 };
 
 /* Runs the job and prints its report. Returns the exit status: 0, 3, 4 or 5,

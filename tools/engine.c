@@ -427,6 +427,24 @@ static int open_local(struct engine *engine)
     return 0;
 }
 
+/* An engine that attaches waits for coordinator after coordinator; that none
+ * comes after a job is its regular end. */
+static int say_orphaned(struct engine *engine)
+{
+    double s = (double)engine->orphan_timeout_ns / (double)CLEAT_NS_PER_S;
+
+    if (atomic_load(&engine->ready)) {
+        fprintf(stderr,
+                COMMAND ": the coordinator has gone and no other came in %g s"
+                        "\n",
+                s);
+        return 0;
+    }
+    (void)options_fail(COMMAND, "--attach %s: no coordinator in %g s",
+                       engine->attach, s);
+    return 1;
+}
+
 /* Serves until the job ends, or its coordinator is gone for good. */
 static int run(struct engine *engine)
 {
@@ -439,12 +457,8 @@ static int run(struct engine *engine)
     atomic_store(&engine->serving_ends, true);
     (void)pthread_join(engine->serving, NULL);
     cleat_local_engine_close(engine->local);
-    if (status != CLEAT_OK && engine->attach != NULL) {
-        (void)options_fail(
-            COMMAND, "--attach %s: no coordinator in %.3f s", engine->attach,
-            (double)engine->orphan_timeout_ns / (double)CLEAT_NS_PER_S);
-    }
-    return status == CLEAT_OK ? 0 : 1;
+    if (status == CLEAT_OK) { return 0; }
+    return engine->attach != NULL ? say_orphaned(engine) : 1;
 }
 
 static const char usage[] =
@@ -462,7 +476,11 @@ static const char usage[] =
     "  --mode, --bucket-mib, --step-timeout-s, --orphan-timeout-s,\n"
     "  --fault, --seed       as for cleat sync\n"
     "  --cache-mib N         of the KV cache (16)\n"
-    "  --dump FILE           for the weights, when cleat sync asks\n";
+    "  --dump FILE           for the weights, when cleat sync asks\n"
+    "\n"
+    "Exit: 0 the job has ended, or its coordinator has gone after the engine\n"
+    "attached and no other came; 1 there was no coordinator, or one that had\n"
+    "started the engine has gone; 2 bad input.\n";
 
 int cleat_tool_engine(int argc, char **argv)
 {

@@ -73,7 +73,7 @@ static double delivered_gib_per_s(const struct report *report)
 }
 
 /* What an engine did wrong while it served is in no step. */
-static const char *step_name(enum cleat_sync_step step)
+const char *report_step_name(enum cleat_sync_step step)
 {
     return step < CLEAT_SYNC_STEPS ? cleat_sync_step_name(step) : "serve";
 }
@@ -131,7 +131,7 @@ static void json_errors(FILE *file, const struct report *report)
 
         report_member_name(&report->config, error->member, who);
         fprintf(file, "%s\n    {", i == 0 ? "" : ",");
-        json_member(file, "step", step_name(error->step));
+        json_member(file, "step", report_step_name(error->step));
         fprintf(file, ", ");
         json_member(file, "who", who);
         fprintf(file, ", ");
@@ -155,7 +155,7 @@ static void json_undos(FILE *file, const struct report *report)
 
         report_member_name(&report->config, undo->member, who);
         fprintf(file, "%s\n    {", i == 0 ? "" : ",");
-        json_member(file, "step", step_name(undo->step));
+        json_member(file, "step", report_step_name(undo->step));
         fprintf(file, ", ");
         json_member(file, "who", who);
         fprintf(file, ", ");
@@ -196,6 +196,15 @@ static uint32_t count_state(const struct report *report,
     return count;
 }
 
+static void text_digest(FILE *file, const struct report_replica *replica)
+{
+    if (replica->version == 0 || replica->digest == 0) {
+        fprintf(file, "  %10s", "-"); /* not told */
+    } else {
+        fprintf(file, "  0x%08" PRIx32, replica->digest);
+    }
+}
+
 static void text_replicas(FILE *file, const struct report *report)
 {
     fprintf(file, "%8s  %-11s  %7s  %9s  %5s  %10s  %7s\n", "replica", "state",
@@ -204,11 +213,11 @@ static void text_replicas(FILE *file, const struct report *report)
         const struct report_replica *replica = &report->replicas[r];
 
         fprintf(file,
-                "%8" PRIu32 "  %-11s  %7" PRIu64 "  %9" PRIu64 "  %5" PRIu64
-                "  0x%08" PRIx32 "  %7" PRId32 "\n",
-                r, cleat_sync_replica_state_name(replica->state),
-                replica->version, replica->served, replica->torn_served,
-                replica->digest, replica->pid);
+                "%8" PRIu32 "  %-11s  %7" PRIu64 "  %9" PRIu64 "  %5" PRIu64, r,
+                cleat_sync_replica_state_name(replica->state), replica->version,
+                replica->served, replica->torn_served);
+        text_digest(file, replica);
+        fprintf(file, "  %7" PRId32 "\n", replica->pid);
     }
 }
 
@@ -219,7 +228,8 @@ static void text_errors(FILE *file, const struct report *report)
         char who[48];
 
         report_member_name(&report->config, error->member, who);
-        fprintf(file, "error: %s of %s: %s: %s\n", step_name(error->step), who,
+        fprintf(file, "error: %s of %s: %s: %s\n",
+                report_step_name(error->step), who,
                 cleat_status_name(error->status), message_of(error));
     }
 }
@@ -232,22 +242,38 @@ static void text_undos(FILE *file, const struct report *report)
 
         if (undo->status == CLEAT_OK) { continue; }
         report_member_name(&report->config, undo->member, who);
-        fprintf(file, "undo: %s of %s: %s\n", step_name(undo->step), who,
+        fprintf(file, "undo: %s of %s: %s\n", report_step_name(undo->step), who,
                 cleat_status_name(undo->status));
+    }
+}
+
+/* What has become of the last round's version, whatever the worst round was. */
+static void text_headline(FILE *file, const struct report *report)
+{
+    fprintf(file, "%s: ", cleat_sync_outcome_name(report->outcome));
+    if (report->version == 0) {
+        fprintf(file, "no update was begun, ");
+    } else {
+        fprintf(file, "version %" PRIu64 "%s, ", report->version,
+                report->taken ? "" : " was not taken");
+    }
+    if (report->outcome == CLEAT_SYNC_RESTART) {
+        fprintf(file, "no replica serves");
+    } else {
+        fprintf(file, "%" PRIu32 " of %" PRIu32 " replicas serve %s",
+                count_state(report, CLEAT_SYNC_SERVING),
+                report->config.replicas, report->taken ? "it" : "the old one");
     }
 }
 
 void report_text(FILE *file, const struct report *report)
 {
+    text_headline(file, report);
     fprintf(file,
-            "%s: version %" PRIu64 ", %" PRIu64 " of %" PRIu64
-            " replicas serve, %.3f s of at most %.1f s, %" PRIu64
-            " attempt%s, epoch %" PRIu64 "\n",
-            cleat_sync_outcome_name(report->outcome), report->version,
-            (uint64_t)count_state(report, CLEAT_SYNC_SERVING),
-            (uint64_t)report->config.replicas, seconds(report->elapsed_ns),
-            seconds(report->bound_ns), report->attempts,
-            report->attempts == 1 ? "" : "s", report->epoch);
+            ", %.3f s of at most %.1f s, %" PRIu64 " attempt%s, epoch %" PRIu64
+            "\n",
+            seconds(report->elapsed_ns), seconds(report->bound_ns),
+            report->attempts, report->attempts == 1 ? "" : "s", report->epoch);
     fprintf(file, "%.3f GiB a version, delivered %.2f GiB/s\n",
             (double)report->bytes / GIB, delivered_gib_per_s(report));
     text_replicas(file, report);

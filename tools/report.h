@@ -35,7 +35,9 @@ struct report_undo {
 struct report {
     struct cleat_sync_config config; /* for names: who is member 3? */
     enum cleat_sync_outcome outcome; /* of the worst round */
-    uint64_t version;                /* that the last round was to bring */
+    uint64_t version;                /* that the last round was to bring; 0:
+                                        there was no round */
+    bool taken;                      /* by those that serve after that round */
     uint64_t bytes;                  /* of one version */
     uint64_t bytes_delivered; /* to engines that serve them, all rounds */
     uint64_t elapsed_ns;      /* all rounds, without bring-up */
@@ -64,6 +66,9 @@ int report_exit_code(enum cleat_sync_outcome outcome);
  * "caller"; `name` has 48 bytes. */
 void report_member_name(const struct cleat_sync_config *config, uint32_t member,
                         char *name);
+
+/* Of an error: "serve" for what was in no step. */
+const char *report_step_name(enum cleat_sync_step step);
 
 void report_json(FILE *file, const struct report *report);
 void report_text(FILE *file, const struct report *report);

@@ -44,7 +44,10 @@ static const char usage[] =
     "replica-N.safetensors\n"
     "  --listen PATH          wait for engines that attach to this Unix\n"
     "                         socket, in place of starting them\n"
-    "  --verbose              a line for every step, command and failure\n"
+    "  --verbose              a line for every step, command and failure, "
+    "with\n"
+    "                         the seconds since the start; failures without\n"
+    "                         an answer are told at the end of their round\n"
     "  --arena-bytes N        the coordinator's memory (what it needs)\n"
     "\n"
     "Exit: 0 COMMITTED, 3 DEGRADED, 4 ROLLED_BACK, 5 RESTART, 2 bad input.\n";
@@ -195,6 +198,7 @@ static int check_faults(struct sync_setup *setup,
                                 "an engine that attaches is given its faults "
                                 "itself");
         }
+        if (fault->who == FAULT_ANY) { setup->drawn[i] = texts->items[i]; }
         fault_draw(fault, (uint32_t)setup->replicas, &random);
     }
     return 0;

@@ -19,9 +19,20 @@
 #define BUFFER_BYTES ((size_t)4 << 20)
 
 static const char usage[] =
-    "usage: cleat weights make --params 500M [--dtype bf16|f16|f32] [--seed 1] "
-    "--out FILE\n"
-    "       cleat weights show FILE|DIR\n";
+    "usage: cleat weights make --params N --out FILE [OPTION]...\n"
+    "Makes a checkpoint, safetensors, with a language model's tensors.\n"
+    "\n"
+    "  --params N          about how many parameters, as in 500M or 1.5B\n"
+    "  --out FILE          to write; what is there is replaced\n"
+    "  --dtype T           bf16 (default), f16 or f32\n"
+    "  --seed S            of the values, which are random (1)\n"
+    "\n"
+    "usage: cleat weights show FILE|DIR\n"
+    "Lists a checkpoint's tensors: name, type, shape, bytes.\n"
+    "\n"
+    "  FILE|DIR            safetensors, one file or a folder of shards\n"
+    "\n"
+    "Exit: 0 done, 2 bad input.\n";
 
 /* ---- the model -------------------------------------------------------------
  */

@@ -190,8 +190,67 @@ class Tests:
                               timeout=harness.WATCHDOG_S)
         expect(done.returncode == 0, done)
         expect(done.stdout.startswith("COMMITTED: version 1, 2 of 2 replicas "
-                                      "serve"), done.stdout)
+                                      "serve it, "), done.stdout)
         expect(done.stderr == "", done.stderr)
+
+    def the_first_line_of_a_version_that_was_not_taken_says_so(self):
+        for fault, code, line in (
+                ("prepare:trainer:permanent", 4, "ROLLED_BACK: version 1 was "
+                 "not taken, 2 of 2 replicas serve the old one, "),
+                ("start:0:permanent", 5, "RESTART: no update was begun, no "
+                 "replica serves, ")):
+            done = subprocess.run(
+                [self.cleat, "sync", "--weights", self.weights, "--replicas",
+                 "2", "--fault", fault], capture_output=True, text=True,
+                check=False, timeout=harness.WATCHDOG_S)
+            expect(done.returncode == code, done)
+            expect(done.stdout.startswith(line), done.stdout)
+            rows = done.stdout.splitlines()[3:5]
+            expect(all(row.split()[5] == "-" for row in rows), rows)
+            expect("since the update" not in done.stdout, done.stdout)
+
+    def whom_any_was_drawn_for_is_told(self):
+        with self.job("--fault", "pause:any:kill") as job:
+            report = self.finish(job, 3)
+        (dead,) = harness.states(report, "dead")
+        expect("cleat sync: --fault pause:any:kill strikes replica "
+               f"{dead}" in job.lines, job.lines)
+
+    def verbose_tells_every_error_and_each_command_once(self):
+        with self.job("--replicas", "2", "--step-timeout-s", "0.5", "--fault",
+                      "pause:1:stop") as job:
+            report = self.finish(job, 3, replicas=2)
+        lines = [harness.TIME.sub("", line) for line in job.lines if line]
+        for error in report["errors"]:
+            line = (f"cleat sync: error: {error['step']} of {error['who']}: "
+                    f"{error['status']}")
+            expect(line in lines, line, job.lines)
+        expect(lines.count("cleat sync: pause to replica 1") == 1, job.lines)
+        expect(all(harness.TIME.match(line) for line in job.lines if line),
+               job.lines)
+
+    def the_commands_that_listen_prints_are_complete(self):
+        with self.job("--listen", "a socket", "--replicas", "2", "--mode",
+                      "in-place", "--slots", "2", "--dump", "a 'dump'",
+                      "--orphan-timeout-s", "0.75") as job:
+            job.await_line("  ")
+            job.await_line("cleat sync: waiting for trainer")
+            shown = [line for line in job.lines if line.startswith("  ")]
+            expect(len(shown) == 2 and all(line.endswith(" &")
+                                           for line in shown), shown)
+            engines = [subprocess.Popen("exec " + line[:-2].strip(), shell=True,
+                                        cwd=job.folder, env=job.environment)
+                       for line in shown]
+            self.finish_attached(job, engines, 0, "a 'dump'")
+
+    def an_engine_that_never_had_a_coordinator_fails(self):
+        done = subprocess.run(
+            [self.cleat, "engine", "--attach", "nobody", "--board", "nobody",
+             "--member", "1", "--weights", self.weights, "--orphan-timeout-s",
+             "0.3"], capture_output=True, text=True, check=False,
+            timeout=harness.WATCHDOG_S)
+        expect(done.returncode == 1 and done.stderr == "cleat engine: --attach "
+               "nobody: no coordinator in 0.3 s\n", done)
 
     def engines_may_attach_to_a_socket(self):
         with self.job("--listen", "socket", "--replicas", "2") as job:
@@ -280,15 +339,16 @@ class Tests:
                "cleat sync: the report could not be written: No space left on "
                "device\n", done)
 
-    def finish_attached(self, job, engines, code):
+    def finish_attached(self, job, engines, code, *files):
         found = job.wait()
-        for engine in engines:
-            engine.wait(harness.WATCHDOG_S)
+        codes = [engine.wait(harness.WATCHDOG_S) for engine in engines]
+        expect(set(codes) <= {0, -signal.SIGKILL} and codes[0] == 0,
+               "engines' exits", codes)
         expect(found == code, "exit", found, job.out, job.lines)
         report = job.report()
         harness.check_schema(report, len(engines))
         harness.check_outcome(report, code, version=1)
-        job.expect_nothing_left()
+        job.expect_nothing_left(*files)
         return report
 
     # ---- signals ----

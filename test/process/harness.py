@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import uuid
 
 # A watchdog, not an expectation: nothing here asserts how long a run took.
 WATCHDOG_S = 120
+TIME = re.compile(r"^\[ *\d+\.\d{3}\] ")  # before a line of --verbose
 MARK = "CLEAT_TEST_MARK"
 EXIT = {"COMMITTED": 0, "DEGRADED": 3, "ROLLED_BACK": 4, "RESTART": 5}
 
@@ -107,7 +109,7 @@ class Job:
                     if line is None:
                         raise Failure(f"ended before it said {start!r}:",
                                       self.lines)
-                    if line.startswith(start):
+                    if TIME.sub("", line).startswith(start):
                         return line
                 at = len(self.lines)
                 if not self.heard.wait(max(0.0, end - time.monotonic())):
