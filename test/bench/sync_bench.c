@@ -524,7 +524,9 @@ int main(int argc, char **argv)
     print_copies(weights);
     printf("%ld processors; %u slots in %s; mpirun %s\n",
            sysconf(_SC_NPROCESSORS_ONLN), SLOTS, pages_of_slots(), MPI_FLAGS);
-    printf("delivered GB/s (receivers x payload / seconds), best of turns:\n");
+    printf("delivered GB/s (receivers x payload / seconds), best of turns;\n"
+           "ceiling: as many copies + digests that wait for nobody, cold: the "
+           "same\npast the caches:\n");
     printf("receivers     bucket   ceiling    cold  MPI_Bcast    ours  of "
            "ceiling  of MPI_Bcast\n");
     if (!quick) {

@@ -1182,12 +1182,36 @@ static int run_command(struct command *command)
     return good ? 0 : 1;
 }
 
+static void print_usage(const char *program)
+{
+    printf(
+        "usage: %s [OPTION]...\n"
+        "Runs each test, or those named, by the drivers named; exhaustively "
+        "unless told.\n"
+        "  --list            names the tests\n"
+        "  --test NAME       this one; may be given again\n"
+        "  --quick           leaves out those marked slow\n"
+        "  --exhaustive      every choice, each state once\n"
+        "  --random [N]      N histories, drawn from --seed S\n"
+        "  --fuzz FILE...    choices read from files\n"
+        "  --replay STRING   the choices that a failure printed, with notes\n"
+        "  --canary          the tests must fail\n"
+        "  --seconds S       at most; --partial: and that is no failure\n"
+        "  --unpruned        every choice, also from states met before\n"
+        "  --mib N           memory for the states, at most\n",
+        program);
+}
+
 static int parse(struct command *command, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
         const char *word = argv[i];
         char *value = i + 1 < argc ? argv[i + 1] : NULL;
 
+        if (strcmp(word, "--help") == 0) {
+            print_usage(argv[0]);
+            exit(0);
+        }
         if (strcmp(word, "--list") == 0) {
             command->list = true;
         } else if (strcmp(word, "--exhaustive") == 0) {
