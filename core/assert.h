@@ -3,7 +3,8 @@
  * An assertion is about Cleat's own logic, never about input. A build that
  * defines CLEAT_ASSERT_FN (the tests do) calls that function with the
  * expression, the file and the line; it must not return. A build with NDEBUG
- * pays nothing. Any other build traps: core calls nothing that ends a process. */
+ * pays nothing. Any other build traps: core calls nothing that ends a process.
+ */
 #ifndef CLEAT_CORE_ASSERT_H
 #define CLEAT_CORE_ASSERT_H
 
