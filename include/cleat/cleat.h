@@ -2,7 +2,7 @@
  *
  * One header a machine, one a port; a host may as well include just those that
  * it uses. Start at cleat/local.h for a job on one machine, at cleat/sync.h
- * for the machine itself. */
+ * for the machine itself; at cleat/tool_service.h for tool lists. */
 #ifndef CLEAT_CLEAT_H
 #define CLEAT_CLEAT_H
 
@@ -14,15 +14,18 @@
 #include "cleat/json.h"
 #include "cleat/plan.h"
 #include "cleat/status.h"
+#include "cleat/tools.h"
 
 /* core: machines */
 #include "cleat/gather.h"
 #include "cleat/pipeline.h"
 #include "cleat/retry.h"
 #include "cleat/sync.h"
+#include "cleat/tool_cache.h"
 
 /* the ports' contracts */
 #include "cleat/clock.h"
+#include "cleat/loader.h"
 #include "cleat/mailbox.h"
 #include "cleat/tensors.h"
 #include "cleat/threads.h"
@@ -31,12 +34,16 @@
 
 /* the ports */
 #include "cleat/linux.h"
+#include "cleat/linux_child.h"
 #include "cleat/linux_worker.h"
 #include "cleat/local.h"
+#include "cleat/local_tools.h"
+#include "cleat/mcp.h"
 #include "cleat/memory.h"
 #include "cleat/memory_tensors.h"
 #include "cleat/safetensors.h"
 #include "cleat/service.h"
 #include "cleat/stream.h"
+#include "cleat/tool_service.h"
 
 #endif

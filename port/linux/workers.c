@@ -16,7 +16,7 @@
 #include <sys/un.h>
 
 #include "channel.h"
-#include "child.h"
+#include "cleat/linux_child.h"
 #include "lease.h"
 #include "system.h"
 
@@ -47,15 +47,15 @@ enum source {
 };
 
 struct member {
-    struct cleat_lease_book lease; /* outlives one worker of this member */
-    struct cleat_child child;      /* pid 0: not a child */
-    int fd;                        /* its channel; -1: none */
-    bool reserved;                 /* a spawn is under way */
-    bool came_by_itself;           /* over the socket that we listen on */
-    bool used;                     /* it has or had a worker */
-    bool lost;                     /* and that one's end is known */
-    uint64_t sequence;             /* of the last frame sent */
-    uint64_t incarnation;          /* counts its workers */
+    struct cleat_lease_book lease;  /* outlives one worker of this member */
+    struct cleat_linux_child child; /* pid 0: not a child */
+    int fd;                         /* its channel; -1: none */
+    bool reserved;                  /* a spawn is under way */
+    bool came_by_itself;            /* over the socket that we listen on */
+    bool used;                      /* it has or had a worker */
+    bool lost;                      /* and that one's end is known */
+    uint64_t sequence;              /* of the last frame sent */
+    uint64_t incarnation;           /* counts its workers */
 
     /* Bring-up. */
     bool ready;
@@ -129,7 +129,8 @@ struct cleat_linux_workers {
     dev_t path_device; /* of the socket file, so as to remove no other */
     ino_t path_inode;
 
-    struct cleat_child_maker maker;
+    struct cleat_linux_child_maker *maker;
+    _Alignas(64) unsigned char maker_block[CLEAT_LINUX_CHILD_MAKER_BYTES];
     struct kept_ticket ticket;
     struct guest guests[GUESTS_MAX];
     struct member *members;
@@ -358,7 +359,7 @@ static void begin_expel(const struct cleat_linux_workers *workers,
     member->expel_until_ns = cleat_time_add(cleat_linux_now_ns(),
                                             workers->config.reap_ns);
     if (is_child(member)) {
-        cleat_child_kill(&member->child);
+        cleat_linux_child_signal(&member->child, SIGKILL);
     } else if (member->fd >= 0) {
         close_channel(workers, member);
         member->lost = true;
@@ -586,7 +587,7 @@ static void look_at_child(struct cleat_linux_workers *workers,
 {
     if (!is_child(member) || member->child.reaped) { return; }
     unwatch(workers, member->child.pidfd);
-    if (!cleat_child_reap(&member->child)) {
+    if (!cleat_linux_child_reap(&member->child)) {
         (void)watch(workers, EPOLL_CTL_ADD, member->child.pidfd, SOURCE_CHILD,
                     index_of(workers, member));
         return;
@@ -947,7 +948,7 @@ static void give_up_seat(struct member *member)
 /* Fills a reserved member, or leaves it reserved; 0 or errno. The lock is held
  * throughout, so that nobody acts on what is given up. */
 static int take_seat(struct cleat_linux_workers *workers, struct member *member,
-                     int fd, const struct cleat_child *child)
+                     int fd, const struct cleat_linux_child *child)
 {
     uint32_t index = index_of(workers, member);
 
@@ -972,20 +973,23 @@ static int start_child(struct cleat_linux_workers *workers,
                        struct member *member, const char *path,
                        char *const argv[], char *const envp[])
 {
-    struct cleat_child child;
+    struct cleat_linux_child child;
+    struct cleat_error error = {.port_code = 0};
     int pair[2] = {-1, -1};
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
                    pair) != 0) {
         return errno;
     }
-    int code = cleat_child_start(&workers->maker, path, argv, envp, pair[1],
-                                 &child);
+    (void)cleat_linux_child_start(workers->maker, path, argv, envp, &pair[1],
+                                  -1, &child, &error);
+    (void)close(pair[1]);
+    int code = error.port_code;
     if (code == 0) {
         code = take_seat(workers, member, pair[0], &child);
         if (code != 0) {
-            cleat_child_kill(&child);
-            (void)cleat_child_await(&child, CLEAT_NEVER);
+            cleat_linux_child_signal(&child, SIGKILL);
+            (void)cleat_linux_child_await(&child, CLEAT_NEVER);
         }
     }
     if (code != 0) { (void)close(pair[0]); }
@@ -1344,10 +1348,15 @@ static void close_descriptors(struct cleat_linux_workers *workers)
  * none of them is left. */
 static int start_thread(struct cleat_linux_workers *workers)
 {
-    int code = cleat_child_maker_init(&workers->maker, workers->wake_fd);
+    static const int channel_fd = CLEAT_LINUX_CHANNEL_FD;
+    struct cleat_error error = {.port_code = 0};
 
-    if (code != 0) { return code; }
-    code = cleat_linux_cond_init(&workers->changed);
+    if (cleat_linux_child_maker_init(workers->maker_block,
+                                     sizeof workers->maker_block, &channel_fd,
+                                     1, &workers->maker, &error) != CLEAT_OK) {
+        return error.port_code;
+    }
+    int code = cleat_linux_cond_init(&workers->changed);
     if (code == 0) {
         (void)pthread_mutex_init(&workers->lock, NULL);
         code = cleat_linux_thread_start(&workers->thread, thread_main, workers);
@@ -1356,7 +1365,7 @@ static int start_thread(struct cleat_linux_workers *workers)
             (void)pthread_cond_destroy(&workers->changed);
         }
     }
-    if (code != 0) { cleat_child_maker_close(&workers->maker); }
+    if (code != 0) { cleat_linux_child_maker_close(workers->maker); }
     return code;
 }
 
@@ -1421,14 +1430,14 @@ static enum cleat_status end_children(struct cleat_linux_workers *workers)
                                        workers->config.grace_ns);
 
     for (uint32_t i = 0; i < workers->config.members; i++) {
-        if (!cleat_child_await(&workers->members[i].child, until_ns)) {
-            cleat_child_kill(&workers->members[i].child);
+        if (!cleat_linux_child_await(&workers->members[i].child, until_ns)) {
+            cleat_linux_child_signal(&workers->members[i].child, SIGKILL);
         }
     }
     until_ns = cleat_time_add(cleat_linux_now_ns(), workers->config.reap_ns);
     for (uint32_t i = 0; i < workers->config.members; i++) {
-        struct cleat_child *child = &workers->members[i].child;
-        if (child->pid > 0 && !cleat_child_await(child, until_ns)) {
+        struct cleat_linux_child *child = &workers->members[i].child;
+        if (child->pid > 0 && !cleat_linux_child_await(child, until_ns)) {
             cleat_linux_close(&child->pidfd);
             status = CLEAT_PEER_UNFENCED;
         }
@@ -1448,7 +1457,7 @@ enum cleat_status cleat_linux_workers_close(struct cleat_linux_workers *workers)
     say_close(workers);
     drop_ticket(&workers->ticket);
     enum cleat_status status = end_children(workers);
-    cleat_child_maker_close(&workers->maker);
+    cleat_linux_child_maker_close(workers->maker);
     close_descriptors(workers);
     /* The lock and the condition hold nothing, and stay: whoever waited may
      * not have left yet. */

@@ -91,15 +91,9 @@ enum cleat_status cleat_bringup_init(void *block, size_t bytes,
     return CLEAT_OK;
 }
 
-/* splitmix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
- * Generators", 2014): the jitter wants numbers that differ, no more. */
 static uint64_t draw(struct cleat_bringup *bringup)
 {
-    uint64_t z = bringup->random += UINT64_C(0x9E3779B97F4A7C15);
-
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
+    return drive_draw(&bringup->random);
 }
 
 /* ---- on a worker thread ---- */

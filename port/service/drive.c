@@ -46,3 +46,14 @@ void drive_wake(const struct cleat_service_ports *ports)
     /* A full box means that the loop is about to look anyway. */
     (void)ports->mailbox.post(ports->mailbox.context, &message);
 }
+
+/* splitmix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
+ * Generators", 2014): the jitter wants numbers that differ, no more. */
+uint64_t drive_draw(uint64_t *state)
+{
+    uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
+
+    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+    return z ^ z >> 31;
+}

@@ -20,4 +20,7 @@ void drive_tell(const struct cleat_service_ports *ports,
 /* Makes the loop look again, from any thread. */
 void drive_wake(const struct cleat_service_ports *ports);
 
+/* The next number for a jitter. */
+uint64_t drive_draw(uint64_t *state);
+
 #endif
