@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "options.h"
 #include "sync.h"
+#include "tools.h"
 #include "trainer.h"
 #include "weights.h"
 
@@ -18,16 +19,18 @@ static const char usage[] =
     "  weights show   lists a checkpoint's tensors\n"
     "  sync           takes a checkpoint to every engine\n"
     "  engine         an engine; cleat sync starts them\n"
-    "  trainer        a trainer; cleat sync starts it\n";
+    "  trainer        a trainer; cleat sync starts it\n"
+    "  tools list     lists the tools that a config's servers offer\n"
+    "  tools call     calls one\n"
+    "  tools watch    prints each change of them\n";
 
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"weights", cleat_tool_weights},
-    {"sync", cleat_tool_sync},
-    {"engine", cleat_tool_engine},
-    {"trainer", cleat_tool_trainer},
+    {"weights", cleat_tool_weights}, {"sync", cleat_tool_sync},
+    {"engine", cleat_tool_engine},   {"trainer", cleat_tool_trainer},
+    {"tools", cleat_tool_tools},
 };
 
 /* A file opened later must not take the place of a closed standard stream: it
@@ -47,7 +50,7 @@ int main(int argc, char **argv)
     (void)signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         return options_fail("cleat", "expected a command: weights, sync, "
-                                     "engine or trainer");
+                                     "engine, trainer or tools");
     }
     if (strcmp(argv[1], "--help") == 0) {
         fputs(usage, stdout);
@@ -60,6 +63,6 @@ int main(int argc, char **argv)
     }
     return options_fail("cleat",
                         "%s: there is no such command; expected weights, "
-                        "sync, engine or trainer",
+                        "sync, engine, trainer or tools",
                         argv[1]);
 }

@@ -71,7 +71,12 @@ static void *watch_thread(void *context)
         int signal = sigtimedwait(&set, NULL, &tick);
 
         if (signal == SIGNAL_END) { return NULL; }
-        if (signal > 0) { atomic_store(&watch->stopping, true); }
+        if (signal > 0) {
+            int none = 0;
+
+            (void)atomic_compare_exchange_strong(&watch->signal, &none, signal);
+            atomic_store(&watch->stopping, true);
+        }
         /* Again and again: what there was to stop may only now have begun. */
         if (atomic_load(&watch->stopping)) { watch->stop(watch->context); }
         if (watch->bar) { draw_bar(watch); }
@@ -80,7 +85,7 @@ static void *watch_thread(void *context)
 
 bool watch_begin(struct watch *watch)
 {
-    watch->bar = isatty(STDERR_FILENO) != 0;
+    watch->bar = watch->done != NULL && isatty(STDERR_FILENO) != 0;
     watch->running = pthread_create(&watch->thread, NULL, watch_thread,
                                     watch) == 0;
     return watch->running;

@@ -19,11 +19,12 @@ struct watch {
     void *context;
 
     /* For the bar, where standard error is a terminal. */
-    const _Atomic uint32_t *done; /* of `total` */
+    const _Atomic uint32_t *done; /* of `total`; NULL: there is no bar */
     uint32_t total;
     const char *_Atomic what; /* the step; NULL: draw nothing */
 
     atomic_bool stopping; /* a signal has come */
+    atomic_int signal;    /* which came first; 0: none */
     pthread_t thread;
     bool running;
     bool bar;

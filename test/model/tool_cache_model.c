@@ -17,23 +17,30 @@
 enum { CALLERS = 3, KEYS_MAX = 3, SLOTS_MAX = 2 };
 enum { ENTRIES_MAX = KEYS_MAX + SLOTS_MAX };
 
+/* What must be reached: by every shape, and by one that says so. */
 enum mark {
     MARK_HIT,
-    MARK_STALE_HIT,
-    MARK_DIRECT,
     MARK_LOADED,
-    MARK_OUTDATED,
-    MARK_RELOAD,
     MARK_FAILED,
     MARK_SILENT,
+    MARK_LATE,
     MARK_DEADLINE,
+    MARKS_OF_ALL,
+    MARK_DIRECT = MARKS_OF_ALL,
+    MARK_CANCELLED,
+    MARK_STALE_HIT,
+    MARK_OUTDATED,
+    MARK_RELOAD,
     MARK_REMEMBERED,
     MARK_EVICTED,
     MARK_PINNED,
     MARK_STARVED,
-    MARK_LATE,
-    MARK_CANCELLED
+    MARK_CROWDED
 };
+
+#define OF_ALL                                                   \
+    "a hit", "a load", "a load that fails", "a load that is silent", \
+        "a late result", "a wait that ends"
 
 struct bounds {
     struct cleat_tool_cache_config config;
@@ -47,7 +54,7 @@ struct bounds {
     uint8_t prefetches;
     uint8_t cancels;
     uint8_t jumps;
-    uint64_t misses; /* marks that this shape does not reach */
+    uint8_t reaches[4]; /* enum mark, besides those of all */
 };
 
 /* A value's place, as it is. */
@@ -116,6 +123,16 @@ struct world {
 static struct cleat_tool_cache *machine(struct world *w)
 {
     return (struct cleat_tool_cache *)(void *)w->block;
+}
+
+static void mark(struct choose *c, const struct world *w, uint32_t which)
+{
+    if (which < MARKS_OF_ALL) { choose_mark(c, which); }
+    for (uint32_t i = 0; i < sizeof w->bounds->reaches; i++) {
+        if (which >= MARKS_OF_ALL && w->bounds->reaches[i] == which) {
+            choose_mark(c, MARKS_OF_ALL + i);
+        }
+    }
 }
 
 static void init(void *state, const void *arg)
@@ -205,7 +222,7 @@ static void attempt_fails(struct choose *c, struct world *w, uint32_t key,
         k->attempts < policy->attempts_max && k->moment_ns != CLEAT_NEVER) {
         return;
     }
-    choose_mark(c, MARK_FAILED);
+    mark(c, w, MARK_FAILED);
     k->state = RESTS;
     tell_all(w, key, status);
     if (w->bounds->config.negative_ttl_ns != 0) {
@@ -240,7 +257,7 @@ static void value_comes(struct choose *c, struct world *w, uint32_t slot,
     k->stale_until_ns = cleat_time_add(k->fresh_until_ns,
                                        config->stale_max_ns);
     if (place->outdated != 0 && k->reloads < config->reloads_max) {
-        choose_mark(c, MARK_RELOAD);
+        mark(c, w, MARK_RELOAD);
         k->reloads++;
         k->attempts = 0;
         k->state = WANTS;
@@ -248,7 +265,7 @@ static void value_comes(struct choose *c, struct world *w, uint32_t slot,
     }
     k->state = RESTS;
     tell_all(w, place->key, CLEAT_OK);
-    choose_mark(c, place->outdated ? MARK_OUTDATED : MARK_LOADED);
+    mark(c, w, place->outdated ? MARK_OUTDATED : MARK_LOADED);
 }
 
 /* Time goes on. */
@@ -273,7 +290,7 @@ static void moved_to(struct choose *c, struct world *w, uint64_t now_ns)
         if (place->what == WRITING && place->abandoned == 0 &&
             has_come(place->load_until_ns, now_ns)) {
             place->abandoned = 1; /* to be told */
-            choose_mark(c, MARK_SILENT);
+            mark(c, w, MARK_SILENT);
             attempt_fails(c, w, place->key, CLEAT_PEER_SILENT);
         }
         if (has_come(place->published_until_ns, now_ns)) {
@@ -355,7 +372,7 @@ static void wake(struct choose *c, struct world *w,
                       has_come(caller->deadline_ns, w->now_ns)),
                  "every-waiter-ends, as what it waited for ended");
     caller->state = IDLE;
-    if (command->status == CLEAT_DEADLINE) { choose_mark(c, MARK_DEADLINE); }
+    if (command->status == CLEAT_DEADLINE) { mark(c, w, MARK_DEADLINE); }
     if (command->status != CLEAT_OK) { return; }
     choose_check(c, place->what == VALUE && place->key == caller->key,
                  "a-pinned-value-never-changes: what is given out is there");
@@ -405,13 +422,13 @@ static void reclaim(struct choose *c, struct world *w, uint32_t slot)
         if (w->keys[place->key].value == slot) {
             w->keys[place->key].value = NOBODY;
             w->counters.evictions++;
-            choose_mark(c, MARK_EVICTED);
+            mark(c, w, MARK_EVICTED);
         }
         place->what = EMPTY;
         place->published = 0;
     } else {
         place->refused = 1;
-        choose_mark(c, MARK_PINNED);
+        mark(c, w, MARK_PINNED);
     }
     choose_check(c,
                  cleat_tool_cache_reclaimed(machine(w), slot, yes) == CLEAT_OK,
@@ -474,7 +491,7 @@ static void starve(struct choose *c, struct world *w)
         struct key *k = &w->keys[i];
 
         if (k->state != WANTS) { continue; }
-        choose_mark(c, MARK_STARVED);
+        mark(c, w, MARK_STARVED);
         for (uint32_t slot = 0; slot < w->bounds->config.slots_count; slot++) {
             choose_check(c, rank(w, slot) == 4 || w->places[slot].pins != 0,
                          "no-key-waits-for-another while a slot is to be had");
@@ -542,7 +559,7 @@ static void pin(struct choose *c, struct world *w, struct caller *caller,
     choose_check(c, is_usable(w, k), "what is too old is not given out");
     choose_check(c, stale != is_fresh(w, k),
                  "invalidated-while-loading-is-not-fresh");
-    choose_mark(c, stale ? MARK_STALE_HIT : MARK_HIT);
+    mark(c, w, stale ? MARK_STALE_HIT : MARK_HIT);
     place->used = ++w->order;
     w->counters.hits++;
     w->counters.stale += stale;
@@ -562,12 +579,13 @@ static enum cleat_status expected(struct choose *c, const struct world *w,
     }
     if (is_usable(w, k)) { return CLEAT_OK; }
     if (k->remembers != 0) {
-        choose_mark(c, MARK_REMEMBERED);
+        mark(c, w, MARK_REMEMBERED);
         return (enum cleat_status)k->status;
     }
     if (deadline_ns <= w->now_ns) { return CLEAT_DEADLINE; }
-    return waiting < w->bounds->config.waiters_count ? CLEAT_PENDING
-                                                     : CLEAT_NO_SLOT;
+    if (waiting < w->bounds->config.waiters_count) { return CLEAT_PENDING; }
+    mark(c, w, MARK_CROWDED);
+    return CLEAT_NO_SLOT;
 }
 
 static void look_up(struct choose *c, struct world *w, uint32_t who)
@@ -611,7 +629,7 @@ static void take_published(struct choose *c, struct world *w, uint32_t who,
 {
     w->lookups_left--;
     choose_note(c, "caller %u takes what is published in slot %u", who, slot);
-    choose_mark(c, MARK_DIRECT);
+    mark(c, w, MARK_DIRECT);
     pin(c, w, &w->callers[who], w->places[slot].key, slot, false);
     choose_check(c, cleat_tool_cache_used(machine(w), slot, 1) == CLEAT_OK,
                  "a use is taken");
@@ -657,7 +675,7 @@ static void late_result(struct choose *c, struct world *w, uint32_t slot)
     choose_check(c, !cleat_tool_cache_next(machine(w), &command),
                  "a-late-result-changes-nothing, and asks for nothing");
     w->counters.late++;
-    choose_mark(c, MARK_LATE);
+    mark(c, w, MARK_LATE);
     place->what = EMPTY;
     place->abandoned = 0;
 }
@@ -785,7 +803,7 @@ static void cancel(struct choose *c, struct world *w, uint32_t who)
                  cleat_tool_cache_cancel(machine(w), w->now_ns,
                                          caller->waiter) == CLEAT_STATE,
                  "… once");
-    choose_mark(c, MARK_CANCELLED);
+    mark(c, w, MARK_CANCELLED);
     caller->state = IDLE;
 }
 
@@ -1038,7 +1056,7 @@ static size_t project(const void *state, void *out)
 /* ---- shapes ----------------------------------------------------------------
  */
 
-/* Two seconds an attempt, one or two between them, three attempts. */
+/* Two seconds an attempt, one or two between them. */
 static const struct cleat_retry_policy three_attempts = {
     SECONDS(1), SECONDS(2), 0,    0, CLEAT_NONE,
     SECONDS(2), 3,          2000, CLEAT_RETRY_JITTER_NONE, 0};
@@ -1046,32 +1064,147 @@ static const struct cleat_retry_policy two_attempts = {
     SECONDS(1), SECONDS(1), 0,    0, CLEAT_NONE,
     SECONDS(2), 2,          2000, CLEAT_RETRY_JITTER_NONE, 0};
 
-/* 3 callers, 2 keys, 2 slots; values that never go stale, unless they are
- * invalidated. */
+/* As many entries as keys, those of the end included. */
+#define ROOM(keys_, slots_, waiters_)                               \
+    .entries_count = (keys_) + (slots_), .slots_count = (slots_),   \
+    .waiters_count = (waiters_)
+
+/* Values that are never stale, unless they are invalidated. */
 static const struct bounds never_stale = {
-    .config = {.policy = &two_attempts,
-               .entries_count = 4,
-               .slots_count = 2,
-               .waiters_count = 3,
-               .reloads_max = 1},
+    .config = {.policy = &two_attempts, .reloads_max = 1, ROOM(2, 2, 3)},
     .begins_ns = SECONDS(5),
     .ttls = {CLEAT_NONE, CLEAT_NONE},
     .waits = {CLEAT_NEVER, SECONDS(1)},
     .keys = 2,
     .lookups = 3,
+    .faults = 1,
+    .invalidations = 1,
+    .cancels = 1,
+    .reaches = {MARK_DIRECT, MARK_RELOAD, MARK_CANCELLED}};
+static const char *const never_stale_marks[] = {
+    OF_ALL, "a hit without asking", "a load made again", "a cancel", NULL};
+
+/* Values that go stale, and are given out for two seconds more. */
+static const struct bounds refreshed = {
+    .config = {.policy = &two_attempts,
+               .ttl_default_ns = SECONDS(1),
+               .stale_max_ns = SECONDS(2),
+               .reloads_max = 1,
+               ROOM(2, 2, 3)},
+    .begins_ns = SECONDS(5),
+    .ttls = {SECONDS(2), 0},
+    .waits = {SECONDS(3), SECONDS(1)},
+    .keys = 2,
+    .lookups = 3,
+    .faults = 1,
+    .invalidations = 1,
+    .jumps = 1,
+    .reaches = {MARK_STALE_HIT, MARK_STARVED, MARK_DIRECT, MARK_RELOAD}};
+static const char *const refreshed_marks[] = {
+    OF_ALL, "a stale hit", "no slot for a refresh", "a hit without asking",
+    "a load made again", NULL};
+
+/* Failures that are remembered, of loads for anyone. */
+static const struct bounds remembered = {
+    .config = {.policy = &two_attempts,
+               .negative_ttl_ns = SECONDS(2),
+               .reloads_max = 1,
+               ROOM(2, 2, 3)},
+    .begins_ns = SECONDS(5),
+    .ttls = {CLEAT_NONE, SECONDS(1)},
+    .waits = {CLEAT_NEVER, SECONDS(1)},
+    .keys = 2,
+    .lookups = 3,
     .faults = 2,
     .invalidations = 1,
-    .cancels = 1};
+    .prefetches = 1,
+    .reaches = {MARK_REMEMBERED}};
+static const char *const remembered_marks[] = {
+    OF_ALL, "a failure that is remembered", NULL};
+
+/* More keys than slots. */
+static const struct bounds one_slot = {
+    .config = {.policy = &three_attempts, .reloads_max = 1, ROOM(2, 1, 3)},
+    .begins_ns = SECONDS(5),
+    .ttls = {CLEAT_NONE, SECONDS(1)},
+    .waits = {CLEAT_NEVER, SECONDS(1)},
+    .keys = 2,
+    .lookups = 4,
+    .faults = 1,
+    .invalidations = 1,
+    .reaches = {MARK_EVICTED, MARK_PINNED, MARK_STARVED, MARK_RELOAD}};
+static const struct bounds three_keys = {
+    .config = {.policy = &two_attempts,
+               .stale_max_ns = CLEAT_NONE,
+               .reloads_max = 1,
+               ROOM(3, 2, 3)},
+    .begins_ns = SECONDS(5),
+    .ttls = {CLEAT_NONE, SECONDS(1)},
+    .waits = {CLEAT_NEVER, CLEAT_NEVER},
+    .keys = 3,
+    .lookups = 4,
+    .faults = 1,
+    .jumps = 0,
+    .reaches = {MARK_EVICTED, MARK_PINNED, MARK_STARVED, MARK_STALE_HIT}};
+static const char *const one_slot_marks[] = {
+    OF_ALL, "a value that gives way", "one that does not", "no slot",
+    "a load made again", NULL};
+static const char *const three_keys_marks[] = {
+    OF_ALL, "a value that gives way", "one that does not", "no slot",
+    "a stale hit", NULL};
+
+/* What changes all the time. */
+static const struct bounds restless = {
+    .config = {.policy = &two_attempts,
+               .stale_max_ns = CLEAT_NONE,
+               .reloads_max = 1,
+               ROOM(1, 2, 2)},
+    .begins_ns = SECONDS(5),
+    .ttls = {CLEAT_NONE, 0},
+    .waits = {CLEAT_NEVER, SECONDS(1)},
+    .keys = 1,
+    .lookups = 4,
+    .faults = 2,
+    .invalidations = 4,
+    .reaches = {MARK_OUTDATED, MARK_RELOAD, MARK_STALE_HIT, MARK_CROWDED}};
+static const char *const restless_marks[] = {
+    OF_ALL, "what is out of date is given out", "a load made again",
+    "a stale hit", "no waiter left", NULL};
+
+/* Everything within the last seconds of time. */
+static const struct bounds near_the_end = {
+    .config = {.policy = &two_attempts,
+               .ttl_default_ns = SECONDS(2),
+               .stale_max_ns = SECONDS(20),
+               .negative_ttl_ns = SECONDS(2),
+               .reloads_max = 1,
+               ROOM(2, 2, 3)},
+    .begins_ns = UINT64_MAX - SECONDS(5),
+    .ttls = {CLEAT_NONE, SECONDS(20)},
+    .waits = {SECONDS(3), SECONDS(20)},
+    .keys = 2,
+    .lookups = 3,
+    .faults = 1,
+    .jumps = 2,
+    .reaches = {MARK_STALE_HIT, MARK_REMEMBERED}};
+static const char *const near_the_end_marks[] = {
+    OF_ALL, "a stale hit", "a failure that is remembered", NULL};
 
 #define TEST(sentence, with)                                                 \
     {                                                                        \
         .name = sentence, .state_bytes = sizeof(struct world), .init = init, \
         .step = step, .project = project, .arg = &(with), .steps_max = 300,  \
-        .endless_fails = true                                                \
+        .endless_fails = true, .marks = with##_marks                         \
     }
 
 static const struct choose_test tests[] = {
-    TEST("tool-cache-3-callers-2-keys-2-slots", never_stale),
+    TEST("tool-cache-values-that-are-never-stale", never_stale),
+    TEST("tool-cache-stale-while-refreshed", refreshed),
+    TEST("tool-cache-failures-remembered", remembered),
+    TEST("tool-cache-2-keys-1-slot", one_slot),
+    TEST("tool-cache-3-keys-2-slots", three_keys),
+    TEST("tool-cache-invalidated-again-and-again", restless),
+    TEST("tool-cache-near-the-end-of-time", near_the_end),
 };
 
 int main(int argc, char **argv)
