@@ -16,9 +16,8 @@ enum cleat_status cleat_arena_init(struct cleat_arena *arena, void *block,
     size_t skip;
 
     if (arena == NULL || block == NULL) {
-        return cleat_error_set(
-            error, CLEAT_INVALID, arena == NULL ? 0 : 1, 0,
-            CLEAT_TEXT("arena: the arena and its block must be given"));
+        return CLEAT_REFUSE(error, CLEAT_INVALID, arena == NULL ? 0 : 1, 0,
+                            "arena: the arena and its block must be given");
     }
     skip = (size_t)(0u - (uintptr_t)block) & (CLEAT_ALIGN - 1u);
     if (skip > bytes) { skip = bytes; }
@@ -52,13 +51,12 @@ enum cleat_status cleat_arena_carve(struct cleat_arena *arena, size_t bytes,
     CLEAT_ASSERT(arena->state == ARENA_INIT || arena->state == ARENA_SEALED);
     *out = NULL;
     if (arena->state != ARENA_INIT) {
-        return cleat_error_set(
-            error, CLEAT_SEALED, 0, 0,
-            CLEAT_TEXT("arena: nothing can be carved after the seal"));
+        return CLEAT_REFUSE(error, CLEAT_SEALED, 0, 0,
+                            "arena: nothing can be carved after the seal");
     }
     if (bytes == 0) {
-        return cleat_error_set(error, CLEAT_INVALID, 1, 0,
-                               CLEAT_TEXT("arena: zero bytes were asked for"));
+        return CLEAT_REFUSE(error, CLEAT_INVALID, 1, 0,
+                            "arena: zero bytes were asked for");
     }
     start = arena->wanted;
     rounded = bytes > SIZE_MAX - (CLEAT_ALIGN - 1u) ? SIZE_MAX
@@ -66,9 +64,9 @@ enum cleat_status cleat_arena_carve(struct cleat_arena *arena, size_t bytes,
     /* Counted whether or not it fits: the total is what the caller needs. */
     arena->wanted = rounded > SIZE_MAX - start ? SIZE_MAX : start + rounded;
     if (start > arena->bytes || bytes > arena->bytes - start) {
-        return cleat_error_set(error, CLEAT_TOO_SMALL, 1,
-                               cleat_arena_bytes_wanted(arena),
-                               CLEAT_TEXT("arena: the block is too small"));
+        return CLEAT_REFUSE(error, CLEAT_TOO_SMALL, 1,
+                            cleat_arena_bytes_wanted(arena),
+                            "arena: the block is too small");
     }
     *out = arena->block + start;
     memset(*out, 0, bytes);
@@ -88,9 +86,8 @@ enum cleat_status cleat_arena_pool(struct cleat_arena *arena, uint32_t count,
     CLEAT_ASSERT(arena != NULL && pool != NULL);
     memset(pool, 0, sizeof *pool);
     if (count == 0 || slot_bytes == 0) {
-        return cleat_error_set(
-            error, CLEAT_INVALID, count == 0 ? 1 : 2, 0,
-            CLEAT_TEXT("pool: count and slot bytes must be 1 or more"));
+        return CLEAT_REFUSE(error, CLEAT_INVALID, count == 0 ? 1 : 2, 0,
+                            "pool: count and slot bytes must be 1 or more");
     }
     /* Where the links overflow, as in 32 bits they can, so do the slots: each
      * is larger than its link. */
@@ -98,9 +95,8 @@ enum cleat_status cleat_arena_pool(struct cleat_arena *arena, uint32_t count,
     links = CLEAT_ALIGN_UP((size_t)count * sizeof(uint32_t));
     if (count == POOL_END || stride < slot_bytes ||
         stride > (SIZE_MAX - links) / count) {
-        return cleat_error_set(
-            error, CLEAT_LIMIT, 1, 0,
-            CLEAT_TEXT("pool: count times slot bytes overflows"));
+        return CLEAT_REFUSE(error, CLEAT_LIMIT, 1, 0,
+                            "pool: count times slot bytes overflows");
     }
     status = cleat_arena_carve(arena, links + (size_t)count * stride, &memory,
                                error);

@@ -126,13 +126,12 @@ enum cleat_status cleat_frame_encode(const struct cleat_frame *frame, void *out,
 
     CLEAT_ASSERT(out != NULL || out_bytes == 0);
     if (wrong != AGREES) {
-        return cleat_error_set(
-            error, CLEAT_INVALID, wrong, 0,
-            CLEAT_TEXT("frame: a member contradicts the others"));
+        return CLEAT_REFUSE(error, CLEAT_INVALID, wrong, 0,
+                            "frame: a member contradicts the others");
     }
     if (out_bytes < CLEAT_FRAME_BYTES) {
-        return cleat_error_set(error, CLEAT_TOO_SMALL, 1, CLEAT_FRAME_BYTES,
-                               CLEAT_TEXT("frame: a header takes 128 bytes"));
+        return CLEAT_REFUSE(error, CLEAT_TOO_SMALL, 1, CLEAT_FRAME_BYTES,
+                            "frame: a header takes 128 bytes");
     }
     words[WORD_SHAPE_OF] = frame->flags | (uint32_t)frame->dtype << 16 |
                            frame->rank << 24;
@@ -154,14 +153,13 @@ static enum cleat_status check_beginning(const unsigned char *in,
     CLEAT_ASSERT((MAGIC & 255u) == 'C');
     for (uint32_t i = 0; i < 4 && i < in_bytes; i++) {
         if (in[i] != ((MAGIC >> (8 * i)) & 255u)) {
-            return cleat_error_set(
-                error, CLEAT_MALFORMED, 0, i,
-                CLEAT_TEXT("frame: it does not begin with CLTF"));
+            return CLEAT_REFUSE(error, CLEAT_MALFORMED, 0, i,
+                                "frame: it does not begin with CLTF");
         }
     }
     if (in_bytes < CLEAT_FRAME_BYTES) {
-        return cleat_error_set(error, CLEAT_SHORT, 0, CLEAT_FRAME_BYTES,
-                               CLEAT_TEXT("frame: a header takes 128 bytes"));
+        return CLEAT_REFUSE(error, CLEAT_SHORT, 0, CLEAT_FRAME_BYTES,
+                            "frame: a header takes 128 bytes");
     }
     return CLEAT_OK;
 }
@@ -223,17 +221,15 @@ enum cleat_status cleat_frame_decode(const void *in, size_t in_bytes,
     if (status != CLEAT_OK) { return status; }
     read_words(copy, words);
     if (words[WORD_HEADER_CRC] != cleat_crc32c(0, copy, 4 * WORD_HEADER_CRC)) {
-        return cleat_error_set(
-            error, CLEAT_CORRUPT, 0, 4 * WORD_HEADER_CRC,
-            CLEAT_TEXT("frame: the header does not match its digest"));
+        return CLEAT_REFUSE(error, CLEAT_CORRUPT, 0, 4 * WORD_HEADER_CRC,
+                            "frame: the header does not match its digest");
     }
     get_members(words, frame);
     status = check_fields(words, frame, &offset);
     if (status != CLEAT_OK) {
         memset(frame, 0, sizeof *frame);
-        return cleat_error_set(
-            error, status, 0, offset,
-            CLEAT_TEXT("frame: a field of the header is not of version 1"));
+        return CLEAT_REFUSE(error, status, 0, offset,
+                            "frame: a field of the header is not of version 1");
     }
     CLEAT_ASSERT(first_wrong(frame) == AGREES);
     return CLEAT_OK;
@@ -256,9 +252,8 @@ enum cleat_status cleat_frame_match(const struct cleat_frame *frame,
     }
     if (!(frame->flags & CLEAT_FRAME_UNDIGESTED) &&
         payload_crc != frame->payload_crc) {
-        return cleat_error_set(
-            error, CLEAT_CORRUPT, 2, 0,
-            CLEAT_TEXT("frame: the payload does not match its digest"));
+        return CLEAT_REFUSE(error, CLEAT_CORRUPT, 2, 0,
+                            "frame: the payload does not match its digest");
     }
     return CLEAT_OK;
 }

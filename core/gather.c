@@ -68,14 +68,14 @@ enum cleat_status cleat_gather_begin(void *block, size_t bytes,
     *out = NULL;
     if (block == NULL || (uintptr_t)block % sizeof(uint64_t) != 0 ||
         !is_sound(config)) {
-        return cleat_error_set(
+        return CLEAT_REFUSE(
             error, CLEAT_INVALID, is_sound(config) ? 0 : 2, 0,
-            CLEAT_TEXT("gather: a block aligned to 8 bytes, 1 handle or more "
-                       "and a sound policy are needed"));
+            "gather: a block aligned to 8 bytes, 1 handle or more "
+            "and a sound policy are needed");
     }
     if (bytes < needed) {
-        return cleat_error_set(error, CLEAT_TOO_SMALL, 1, needed,
-                               CLEAT_TEXT("gather: the block is too small"));
+        return CLEAT_REFUSE(error, CLEAT_TOO_SMALL, 1, needed,
+                            "gather: the block is too small");
     }
     memset(gather, 0, needed);
     gather->policy = config->policy != NULL ? *config->policy : bring_up;

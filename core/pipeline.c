@@ -139,15 +139,14 @@ enum cleat_status cleat_pipeline_begin(
     CLEAT_ASSERT(out != NULL);
     if (block == NULL || config->receivers_count == 0 ||
         config->slots_count > CLEAT_PIPELINE_SLOTS_MAX) {
-        return cleat_error_set(
-            error, CLEAT_INVALID, block == NULL ? 0 : 2, 0,
-            CLEAT_TEXT("pipeline: a block, 1 receiver or more and 8 "
-                       "slots or fewer are needed"));
+        return CLEAT_REFUSE(error, CLEAT_INVALID, block == NULL ? 0 : 2, 0,
+                            "pipeline: a block, 1 receiver or more and 8 "
+                            "slots or fewer are needed");
     }
     needed = cleat_pipeline_bytes(config->receivers_count);
     if (bytes < needed) {
-        return cleat_error_set(error, CLEAT_TOO_SMALL, 1, needed,
-                               CLEAT_TEXT("pipeline: the block is too small"));
+        return CLEAT_REFUSE(error, CLEAT_TOO_SMALL, 1, needed,
+                            "pipeline: the block is too small");
     }
     memset(p, 0, needed);
     p->generation = config->generation;

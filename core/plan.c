@@ -25,13 +25,12 @@ enum cleat_status cleat_plan_begin(struct cleat_plan *plan, void *block,
     CLEAT_ASSERT(plan != NULL);
     if ((block == NULL && tensors_max != 0) ||
         (uintptr_t)block % sizeof(uint64_t) != 0) {
-        return cleat_error_set(error, CLEAT_INVALID, 1, 0,
-                               CLEAT_TEXT("plan: no block aligned to 8 bytes"));
+        return CLEAT_REFUSE(error, CLEAT_INVALID, 1, 0,
+                            "plan: no block aligned to 8 bytes");
     }
     if (bucket_bytes == 0 || bucket_bytes % CLEAT_PLAN_ALIGN != 0) {
-        return cleat_error_set(
-            error, CLEAT_INVALID, 3, 0,
-            CLEAT_TEXT("plan: bucket_bytes not a multiple of 256"));
+        return CLEAT_REFUSE(error, CLEAT_INVALID, 3, 0,
+                            "plan: bucket_bytes not a multiple of 256");
     }
     plan->ends = block;
     /* What UINT32_MAX buckets hold; below 2^64 for every bucket size. */

@@ -3,17 +3,18 @@
 #include "cleat/status.h"
 
 #include "assert.h"
+#include "text.h"
 
-/* One flat row a status: no pointers, hence no relocations. */
+/* One row a status; the names stand by themselves, in the same order. */
 struct row {
-    char name[15]; /* NUL-terminated; the longest name has 14 letters */
     int8_t value;
     uint8_t band;
     uint8_t class_of_status;
 };
 
 #define ROW(name, value, band, class, sentence) \
-    {#name, (value), CLEAT_BAND_##band, CLEAT_CLASS_##class},
+    {(value), CLEAT_BAND_##band, CLEAT_CLASS_##class},
+#define NAME(name, value, band, class, sentence) #name "\0"
 #define ONE_MORE(name, value, band, class, sentence) +1
 
 enum { LISTED = 0 CLEAT_STATUS_LIST(ONE_MORE) };
@@ -22,18 +23,29 @@ enum { LISTED = 0 CLEAT_STATUS_LIST(ONE_MORE) };
 /* clang-format off */
 static const struct row rows[LISTED + 1] = {
     CLEAT_STATUS_LIST(ROW)
-    {"UNKNOWN", 0, CLEAT_BAND_JOB, CLEAT_CLASS_PERMANENT}};
+    {0, CLEAT_BAND_JOB, CLEAT_CLASS_PERMANENT}};
+static const char names[] = CLEAT_STATUS_LIST(NAME) "UNKNOWN";
 /* clang-format on */
 
-#define FITS(status, value, band, class, sentence)                           \
-    CLEAT_STATIC_ASSERT(sizeof(#status) <= sizeof rows[0].name, "too long"); \
+#define FITS(status, value, band, class, sentence) \
     CLEAT_STATIC_ASSERT((value) >= INT8_MIN && (value) <= INT8_MAX, "value");
 CLEAT_STATUS_LIST(FITS)
 #undef ROW
+#undef NAME
 #undef ONE_MORE
 #undef FITS
 
-static const struct row *row_of(enum cleat_status status)
+const char *cleat_text_at(const char *texts, uint32_t number)
+{
+    CLEAT_ASSERT(texts != NULL);
+    for (; number > 0; number--) {
+        while (*texts++ != '\0') {}
+    }
+    CLEAT_ASSERT(*texts != '\0');
+    return texts;
+}
+
+static uint32_t row_of(enum cleat_status status)
 {
     uint32_t i = 0;
 
@@ -41,16 +53,13 @@ static const struct row *row_of(enum cleat_status status)
     CLEAT_ASSERT(rows[LISTED].class_of_status == CLEAT_CLASS_PERMANENT);
     CLEAT_ASSERT((rows[i].class_of_status == CLEAT_CLASS_DONE) ==
                  (status == CLEAT_OK));
-    return &rows[i];
+    return i;
 }
 
 const char *cleat_status_name(enum cleat_status status)
 {
-    const struct row *row = row_of(status);
-
-    CLEAT_ASSERT(row->name[0] != '\0');
-    CLEAT_ASSERT(row->name[sizeof row->name - 1] == '\0');
-    return row->name;
+    CLEAT_ASSERT(names[0] == 'O');
+    return cleat_text_at(names, row_of(status));
 }
 
 const char *cleat_status_sentence(enum cleat_status status)
@@ -71,7 +80,7 @@ const char *cleat_status_sentence(enum cleat_status status)
 
 enum cleat_band cleat_status_band(enum cleat_status status)
 {
-    const struct row *row = row_of(status);
+    const struct row *row = &rows[row_of(status)];
 
     CLEAT_ASSERT(row->band <= CLEAT_BAND_JOB);
     return (enum cleat_band)row->band;
@@ -79,36 +88,29 @@ enum cleat_band cleat_status_band(enum cleat_status status)
 
 enum cleat_class cleat_status_class(enum cleat_status status)
 {
-    const struct row *row = row_of(status);
+    const struct row *row = &rows[row_of(status)];
 
     CLEAT_ASSERT(row->class_of_status <= CLEAT_CLASS_CANCELLED);
     return (enum cleat_class)row->class_of_status;
 }
 
+/* In the order of enum cleat_band and enum cleat_class. */
 const char *cleat_band_name(enum cleat_band band)
 {
-    switch (band) {
-    case CLEAT_BAND_OPERATION: return "operation";
-    case CLEAT_BAND_PEER: return "peer";
-    case CLEAT_BAND_GROUP: return "group";
-    case CLEAT_BAND_DEVICE: return "device";
-    case CLEAT_BAND_JOB: return "job";
-    }
-    return "unknown";
+    CLEAT_ASSERT(CLEAT_BAND_OPERATION == 0 && CLEAT_BAND_JOB == 4);
+    return (uint32_t)band > CLEAT_BAND_JOB
+               ? "unknown"
+               : cleat_text_at("operation\0peer\0group\0device\0job", band);
 }
 
 const char *cleat_class_name(enum cleat_class class_of_status)
 {
-    switch (class_of_status) {
-    case CLEAT_CLASS_DONE: return "done";
-    case CLEAT_CLASS_PENDING: return "pending";
-    case CLEAT_CLASS_TRANSIENT: return "transient";
-    case CLEAT_CLASS_AMBIGUOUS: return "ambiguous";
-    case CLEAT_CLASS_CAPACITY: return "capacity";
-    case CLEAT_CLASS_PERMANENT: return "permanent";
-    case CLEAT_CLASS_CANCELLED: return "cancelled";
-    }
-    return "unknown";
+    CLEAT_ASSERT(CLEAT_CLASS_DONE == 0 && CLEAT_CLASS_CANCELLED == 6);
+    return (uint32_t)class_of_status > CLEAT_CLASS_CANCELLED
+               ? "unknown"
+               : cleat_text_at("done\0pending\0transient\0ambiguous\0"
+                               "capacity\0permanent\0cancelled",
+                               class_of_status);
 }
 
 enum cleat_status cleat_error_set(struct cleat_error *error,
@@ -130,4 +132,19 @@ enum cleat_status cleat_error_set(struct cleat_error *error,
     CLEAT_ASSERT(i < sizeof error->text);
     error->text[i] = '\0';
     return status;
+}
+
+#if defined(CLEAT_SMALL) && CLEAT_SMALL
+enum cleat_status cleat_error_small(struct cleat_error *error,
+                                    enum cleat_status status, uint32_t index,
+                                    size_t offset)
+{
+    return cleat_error_set(error, status, index, offset, "");
+}
+#endif
+
+uint64_t cleat_time_add(uint64_t a_ns, uint64_t b_ns)
+{
+    CLEAT_ASSERT(CLEAT_NEVER + 1 == 0);
+    return a_ns + b_ns < a_ns ? CLEAT_NEVER : a_ns + b_ns;
 }

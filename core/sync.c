@@ -26,71 +26,67 @@ enum { TO_NONE, TO_ENGINE = 1, TO_ALL = 3, TO_PORT = 4, TO_TRAINER = 2 };
 
 /* ------------------------------------------------------------- the steps */
 
-static unsigned step_to(enum cleat_sync_step step)
+/* The steps of which something is true, a bit each. */
+#define IDEMPOTENT(NAME, name, who, idempotent) \
+    | (uint32_t)((idempotent) ? BIT(CLEAT_SYNC_##NAME) : 0)
+#define TO_TRAINERS(NAME, name, who, idempotent) \
+    | (uint32_t)((TO_##who & TO_TRAINER) != 0 ? BIT(CLEAT_SYNC_##NAME) : 0)
+#define TO_ENGINES(NAME, name, who, idempotent) \
+    | (uint32_t)((TO_##who & TO_ENGINE) != 0 ? BIT(CLEAT_SYNC_##NAME) : 0)
+#define NAMES(NAME, name, who, idempotent) name "\0"
+
+static bool is_among(uint32_t steps, enum cleat_sync_step step)
 {
-    switch (step) {
-#define SYNC_STEP_TO(NAME, name, who, idempotent) \
-    case CLEAT_SYNC_##NAME: return TO_##who;
-        CLEAT_SYNC_STEP_LIST(SYNC_STEP_TO)
-#undef SYNC_STEP_TO
-    default: return TO_NONE;
-    }
+    CLEAT_ASSERT(steps != 0);
+    CLEAT_ASSERT(steps >> CLEAT_SYNC_STEPS == 0);
+    return (uint32_t)step < CLEAT_SYNC_STEPS && (steps >> step & 1u) != 0;
 }
 
 bool cleat_sync_step_idempotent(enum cleat_sync_step step)
 {
-    uint32_t all = 0;
-
-#define SYNC_STEP_IDEMPOTENT(NAME, name, who, idempotent) \
-    all |= (idempotent) ? BIT(CLEAT_SYNC_##NAME) : 0u;
-    CLEAT_SYNC_STEP_LIST(SYNC_STEP_IDEMPOTENT)
-#undef SYNC_STEP_IDEMPOTENT
-    return (uint32_t)step < CLEAT_SYNC_STEPS && (all >> step & 1u) != 0;
+    return is_among(0 CLEAT_SYNC_STEP_LIST(IDEMPOTENT), step);
 }
 
 bool cleat_sync_step_to_trainers(enum cleat_sync_step step)
 {
-    return (step_to(step) & TO_TRAINER) != 0;
+    return is_among(0 CLEAT_SYNC_STEP_LIST(TO_TRAINERS), step);
 }
 
 bool cleat_sync_step_to_engines(enum cleat_sync_step step)
 {
-    return (step_to(step) & TO_ENGINE) != 0;
+    return is_among(0 CLEAT_SYNC_STEP_LIST(TO_ENGINES), step);
 }
 
+/* Names in the order of their enums; what is out of range has the last, but
+ * for an outcome, which then is not there yet. */
 const char *cleat_sync_step_name(enum cleat_sync_step step)
 {
-    switch (step) {
-#define SYNC_STEP_NAME(NAME, name, who, idempotent) \
-    case CLEAT_SYNC_##NAME: return name;
-        CLEAT_SYNC_STEP_LIST(SYNC_STEP_NAME)
-#undef SYNC_STEP_NAME
-    default: return "rest";
-    }
+    if ((uint32_t)step > CLEAT_SYNC_STEPS) { step = CLEAT_SYNC_STEPS; }
+    return cleat_text_at(CLEAT_SYNC_STEP_LIST(NAMES) "rest", step);
 }
 
 const char *cleat_sync_outcome_name(enum cleat_sync_outcome outcome)
 {
-    switch (outcome) {
-    case CLEAT_SYNC_COMMITTED: return "COMMITTED";
-    case CLEAT_SYNC_DEGRADED: return "DEGRADED";
-    case CLEAT_SYNC_ROLLED_BACK: return "ROLLED_BACK";
-    case CLEAT_SYNC_RESTART: return "RESTART";
-    default: return "NOT_YET";
+    CLEAT_ASSERT(CLEAT_SYNC_NOT_YET == 0 && CLEAT_SYNC_RESTART == 4);
+    if ((uint32_t)outcome > CLEAT_SYNC_RESTART) {
+        outcome = CLEAT_SYNC_NOT_YET;
     }
+    return cleat_text_at("NOT_YET\0COMMITTED\0DEGRADED\0ROLLED_BACK\0RESTART",
+                         outcome);
 }
 
 const char *cleat_sync_replica_state_name(enum cleat_sync_replica_state state)
 {
-    switch (state) {
-    case CLEAT_SYNC_SERVING: return "serving";
-    case CLEAT_SYNC_ACTIVE: return "active";
-    case CLEAT_SYNC_FAILED: return "failed";
-    case CLEAT_SYNC_QUARANTINED: return "quarantined";
-    case CLEAT_SYNC_DEAD: return "dead";
-    default: return "unfenced";
-    }
+    CLEAT_ASSERT(CLEAT_SYNC_SERVING == 0 && CLEAT_SYNC_UNFENCED == 5);
+    if ((uint32_t)state > CLEAT_SYNC_UNFENCED) { state = CLEAT_SYNC_UNFENCED; }
+    return cleat_text_at("serving\0active\0failed\0quarantined\0dead\0unfenced",
+                         state);
 }
+
+#undef IDEMPOTENT
+#undef TO_TRAINERS
+#undef TO_ENGINES
+#undef NAMES
 
 /* ------------------------------------------------------------- the block */
 
@@ -102,7 +98,7 @@ static uint32_t members_count(const struct cleat_sync_config *config)
 
 static struct cleat_sync_member *member_at(struct cleat_sync *sync, uint32_t i)
 {
-    CLEAT_ASSERT(i < members_count(&sync->config));
+    CLEAT_ASSERT(i < sync->members_count);
     return (struct cleat_sync_member *)(void *)(sync + 1) + i;
 }
 
@@ -110,7 +106,7 @@ static struct cleat_sync_replica *replica_at(struct cleat_sync *sync,
                                              uint32_t r)
 {
     void *end = (struct cleat_sync_member *)(void *)(sync + 1) +
-                members_count(&sync->config);
+                sync->members_count;
 
     CLEAT_ASSERT(sync->config.workers >= 1);
     CLEAT_ASSERT(r < sync->config.replicas);
@@ -123,7 +119,7 @@ static struct cleat_sync_replica *replica_of(struct cleat_sync *sync,
 {
     uint32_t r = cleat_sync_replica_of(&sync->config, member);
 
-    CLEAT_ASSERT(member < members_count(&sync->config));
+    CLEAT_ASSERT(member < sync->members_count);
     CLEAT_ASSERT(r == CLEAT_SYNC_NOBODY || r < sync->config.replicas);
     return r == CLEAT_SYNC_NOBODY ? NULL : replica_at(sync, r);
 }
@@ -213,8 +209,8 @@ static void check(const struct cleat_sync *sync)
 
     CLEAT_ASSERT(sync->step > CLEAT_SYNC_START);
     CLEAT_ASSERT(sync->step <= CLEAT_SYNC_STEPS);
-    CLEAT_ASSERT(sync->awaited_count <= members_count(&sync->config));
-    CLEAT_ASSERT(sync->scan <= members_count(&sync->config));
+    CLEAT_ASSERT(sync->awaited_count <= sync->members_count);
+    CLEAT_ASSERT(sync->scan <= sync->members_count);
     CLEAT_ASSERT(sync->attempt <= attempts_max(&sync->config));
     CLEAT_ASSERT(!rests || sync->awaited_count == 0);
     CLEAT_ASSERT(!rests || sync->deadline_ns == CLEAT_NEVER);
@@ -244,23 +240,22 @@ enum cleat_status cleat_sync_init(void *block, size_t bytes,
     *out = NULL;
     needed = cleat_sync_bytes(config);
     if (needed == 0) {
-        return cleat_error_set(
-            error, CLEAT_INVALID, 2, 0,
-            CLEAT_TEXT("sync: trainers, replicas and workers must each "
-                       "be 1 or more, and 4096 members at most"));
+        return CLEAT_REFUSE(error, CLEAT_INVALID, 2, 0,
+                            "sync: trainers, replicas and workers must each "
+                            "be 1 or more, and 4096 members at most");
     }
     if (replicas_min(config) > config->replicas) {
-        return cleat_error_set(
-            error, CLEAT_INVALID, 2, 0,
-            CLEAT_TEXT("sync: replicas_min is above the number of "
-                       "replicas"));
+        return CLEAT_REFUSE(error, CLEAT_INVALID, 2, 0,
+                            "sync: replicas_min is above the number of "
+                            "replicas");
     }
     if (bytes < needed) {
-        return cleat_error_set(error, CLEAT_TOO_SMALL, 1, needed,
-                               CLEAT_TEXT("sync: the block is too small"));
+        return CLEAT_REFUSE(error, CLEAT_TOO_SMALL, 1, needed,
+                            "sync: the block is too small");
     }
     memset(block, 0, needed);
     sync->config = *config;
+    sync->members_count = members_count(config);
     sync->step = CLEAT_SYNC_STEPS;
     sync->deadline_ns = CLEAT_NEVER;
     for (uint32_t i = 0; i < members_count(config); i++) {
@@ -309,7 +304,7 @@ static void stop_awaiting(struct cleat_sync *sync, struct cleat_sync_member *m)
 {
     if (!m->awaited) { return; }
     CLEAT_ASSERT(sync->awaited_count > 0);
-    CLEAT_ASSERT(sync->awaited_count <= members_count(&sync->config));
+    CLEAT_ASSERT(sync->awaited_count <= sync->members_count);
     m->awaited = false;
     m->resend_ns = CLEAT_NEVER;
     sync->awaited_count--;
@@ -355,7 +350,7 @@ static void fail_for_good(struct cleat_sync *sync, uint32_t member)
 {
     uint32_t replica = cleat_sync_replica_of(&sync->config, member);
 
-    CLEAT_ASSERT(member < members_count(&sync->config));
+    CLEAT_ASSERT(member < sync->members_count);
     CLEAT_ASSERT(sync->outcome == CLEAT_SYNC_NOT_YET);
     if (replica == CLEAT_SYNC_NOBODY) {
         /* Nobody asks for it after commit: nothing hangs on the trainer then.
@@ -457,7 +452,7 @@ static void enter(struct cleat_sync *sync, enum cleat_sync_step step)
     sync->awaited_count = 0;
     sync->scan = 0;
     if (step == CLEAT_SYNC_COMMIT) { sync->committing = true; }
-    for (uint32_t i = 0; i < members_count(&sync->config); i++) {
+    for (uint32_t i = 0; i < sync->members_count; i++) {
         struct cleat_sync_member *m = member_at(sync, i);
 
         m->awaited = applies(sync, i);
@@ -467,8 +462,8 @@ static void enter(struct cleat_sync *sync, enum cleat_sync_step step)
     }
     /* Only the port can answer for a process whose channel is gone. Its loss
      * has been recorded already. */
-    for (uint32_t i = 0;
-         step != CLEAT_SYNC_EXPEL && i < members_count(&sync->config); i++) {
+    for (uint32_t i = 0; step != CLEAT_SYNC_EXPEL && i < sync->members_count;
+         i++) {
         const struct cleat_sync_member *m = member_at(sync, i);
 
         if (m->lost && m->awaited) { fail_awaited(sync, i, CLEAT_PEER_LOST); }
@@ -548,8 +543,7 @@ static void compare_digests(struct cleat_sync *sync)
 
     CLEAT_ASSERT(sync->step == CLEAT_SYNC_SEND);
     CLEAT_ASSERT(sync->awaited_count == 0);
-    for (uint32_t i = sync->config.trainers; i < members_count(&sync->config);
-         i++) {
+    for (uint32_t i = sync->config.trainers; i < sync->members_count; i++) {
         uint32_t received = member_at(sync, i)->digest;
 
         if (replica_of(sync, i)->state != CLEAT_SYNC_ACTIVE || sent == 0 ||
@@ -746,7 +740,7 @@ static void leave(struct cleat_sync *sync)
 static bool step_is_over(struct cleat_sync *sync)
 {
     CLEAT_ASSERT(sync->step < CLEAT_SYNC_STEPS);
-    CLEAT_ASSERT(sync->awaited_count <= members_count(&sync->config));
+    CLEAT_ASSERT(sync->awaited_count <= sync->members_count);
     if (sync->awaited_count == 0) { return true; }
     if ((BIT(sync->step) & ATTEMPT_STEPS) != 0) { return sync->attempt_failed; }
     if (sync->step == CLEAT_SYNC_PAUSE || sync->step == CLEAT_SYNC_RELEASE) {
@@ -781,7 +775,7 @@ static enum cleat_status advance(struct cleat_sync *sync, uint64_t now_ns)
     if (sync->step == CLEAT_SYNC_STEPS || now_ns < sync->deadline_ns) {
         return CLEAT_OK;
     }
-    for (uint32_t i = 0; i < members_count(&sync->config); i++) {
+    for (uint32_t i = 0; i < sync->members_count; i++) {
         struct cleat_sync_member *m = member_at(sync, i);
         enum cleat_status status = (enum cleat_status)m->answer;
 
@@ -815,7 +809,7 @@ enum cleat_status cleat_sync_hello(struct cleat_sync *sync, uint32_t member,
     bool whole = true;
 
     CLEAT_ASSERT(sync != NULL);
-    if (member >= members_count(&sync->config) || term_seen == UINT64_MAX ||
+    if (member >= sync->members_count || term_seen == UINT64_MAX ||
         !is_holding(holding)) {
         return CLEAT_INVALID;
     }
@@ -843,7 +837,7 @@ enum cleat_status cleat_sync_hello(struct cleat_sync *sync, uint32_t member,
 
 static void begin_members(struct cleat_sync *sync)
 {
-    for (uint32_t i = 0; i < members_count(&sync->config); i++) {
+    for (uint32_t i = 0; i < sync->members_count; i++) {
         struct cleat_sync_member *m = member_at(sync, i);
         struct cleat_sync_replica *r = replica_of(sync, i);
 
@@ -894,7 +888,7 @@ enum cleat_status cleat_sync_next(struct cleat_sync *sync,
 {
     CLEAT_ASSERT(sync != NULL && command != NULL);
     for (uint32_t i = sync->scan;
-         sync->awaited_count > 0 && i < members_count(&sync->config); i++) {
+         sync->awaited_count > 0 && i < sync->members_count; i++) {
         struct cleat_sync_member *m = member_at(sync, i);
         int8_t *undo = undo_of(m, sync->step);
         bool again = cleat_sync_step_idempotent(sync->step) &&
@@ -935,8 +929,7 @@ uint64_t cleat_sync_deadline(const struct cleat_sync *sync)
     first = sync->deadline_ns;
     m = (const struct cleat_sync_member *)(const void *)(sync + 1);
     for (uint32_t i = 0;
-         sync->step != CLEAT_SYNC_STEPS && i < members_count(&sync->config);
-         i++) {
+         sync->step != CLEAT_SYNC_STEPS && i < sync->members_count; i++) {
         if (m[i].awaited && m[i].resend_ns < first) { first = m[i].resend_ns; }
     }
     CLEAT_ASSERT(sync->step != CLEAT_SYNC_STEPS || first == CLEAT_NEVER);
@@ -960,7 +953,7 @@ static bool says_never(const struct cleat_sync *sync,
         (const struct cleat_sync_member *)(const void *)(sync + 1) +
         answer->member;
 
-    CLEAT_ASSERT(answer->member < members_count(&sync->config));
+    CLEAT_ASSERT(answer->member < sync->members_count);
     CLEAT_ASSERT(answer->step < CLEAT_SYNC_STEPS);
     return sync->step == CLEAT_SYNC_FINALIZE && !sync->committing &&
            !m->never && (BIT(answer->step) & ATTEMPT_STEPS) != 0 &&
@@ -1013,7 +1006,7 @@ enum cleat_status cleat_sync_answered(struct cleat_sync *sync, uint64_t now_ns,
     enum cleat_status status;
 
     CLEAT_ASSERT(sync != NULL && answer != NULL);
-    if (answer->member >= members_count(&sync->config) ||
+    if (answer->member >= sync->members_count ||
         (uint32_t)answer->step >= CLEAT_SYNC_STEPS ||
         !is_holding(answer->holding) || answer->status > CLEAT_OK ||
         answer->status < CLEAT_RESTART) {
@@ -1034,7 +1027,7 @@ enum cleat_status cleat_sync_answered(struct cleat_sync *sync, uint64_t now_ns,
         take_answer(sync, answer);
         settle(sync);
     }
-    CLEAT_ASSERT(sync->awaited_count <= members_count(&sync->config));
+    CLEAT_ASSERT(sync->awaited_count <= sync->members_count);
     return CLEAT_OK;
 }
 
@@ -1045,7 +1038,7 @@ enum cleat_status cleat_sync_lost(struct cleat_sync *sync, uint64_t now_ns,
     enum cleat_status status;
 
     CLEAT_ASSERT(sync != NULL);
-    if (member >= members_count(&sync->config)) { return CLEAT_INVALID; }
+    if (member >= sync->members_count) { return CLEAT_INVALID; }
     status = advance(sync, now_ns);
     if (status != CLEAT_OK) { return status; }
     m = member_at(sync, member);
@@ -1112,7 +1105,7 @@ cleat_sync_replica_state(const struct cleat_sync *sync, uint32_t replica)
 {
     const struct cleat_sync_member *members =
         (const struct cleat_sync_member *)(const void *)(sync + 1);
-    const void *end = members + members_count(&sync->config);
+    const void *end = members + sync->members_count;
 
     CLEAT_ASSERT(replica < sync->config.replicas);
     return (enum cleat_sync_replica_state)(
@@ -1127,7 +1120,7 @@ enum cleat_sync_holding cleat_sync_member_holding(const struct cleat_sync *sync,
     const struct cleat_sync_member *m =
         (const struct cleat_sync_member *)(const void *)(sync + 1) + member;
 
-    CLEAT_ASSERT(member < members_count(&sync->config));
+    CLEAT_ASSERT(member < sync->members_count);
     CLEAT_ASSERT(m->holding <= CLEAT_SYNC_TORN);
     if (version != NULL) { *version = m->version; }
     return (enum cleat_sync_holding)m->holding;
@@ -1157,7 +1150,7 @@ enum cleat_status cleat_sync_undo_at(const struct cleat_sync *sync,
     struct cleat_sync_member m;
     const int8_t *undo;
 
-    CLEAT_ASSERT(sync != NULL && member < members_count(&sync->config));
+    CLEAT_ASSERT(sync != NULL && member < sync->members_count);
     m = ((const struct cleat_sync_member *)(const void *)(sync + 1))[member];
     undo = undo_of(&m, step);
     if (undo == NULL || *undo == NOT_OWED) { return CLEAT_NOT_FOUND; }

@@ -26,9 +26,6 @@ enum {
     SLOT_OLD        /* of nobody; perhaps pinned still */
 };
 
-/* Commands about a slot that are to be handed out. */
-enum { DUE_UNPUBLISH = 1, DUE_PUBLISH = 2, DUE_ABANDON = 4 };
-
 enum { WAITER_FREE, WAITER_WAITING, WAITER_WOKEN };
 
 CLEAT_STATIC_ASSERT(sizeof(struct cleat_tool_cache) % 8 == 0 &&
@@ -61,11 +58,11 @@ waiters_of(const struct cleat_tool_cache *c)
                                                       c->config.slots_count);
 }
 
-/* A time that never comes has not come at any time, not even at the last. */
-static bool has_come(uint64_t time_ns, uint64_t now_ns)
+static bool has_come(const struct cleat_tool_cache *c, uint64_t time_ns)
 {
-    CLEAT_ASSERT(CLEAT_NONE == CLEAT_NEVER);
-    return time_ns <= now_ns && time_ns != CLEAT_NEVER;
+    CLEAT_ASSERT(c != NULL);
+    CLEAT_ASSERT(c->config.slots_count >= 1);
+    return time_ns <= c->now_ns;
 }
 
 /* True where two facts meet; at the exit of every event. */
@@ -82,7 +79,6 @@ static void check(const struct cleat_tool_cache *c)
         CLEAT_ASSERT(loads == (e[i].loading != NOBODY));
         CLEAT_ASSERT(!loads || s[e[i].loading].state == SLOT_LOADING);
         CLEAT_ASSERT(!loads || s[e[i].loading].entry == i);
-        CLEAT_ASSERT(loads || !e[i].dirty);
         CLEAT_ASSERT(
             e[i].value == NOBODY ||
             (s[e[i].value].state == SLOT_VALUE && s[e[i].value].entry == i));
@@ -90,7 +86,7 @@ static void check(const struct cleat_tool_cache *c)
         CLEAT_ASSERT(e[i].state != ENTRY_NONE || e[i].value == NOBODY);
     }
     for (uint32_t i = 0; i < c->config.waiters_count; i++) {
-        uint32_t state = w[i].state == WAITER_WAITING ? e[w[i].entry].state
+        uint32_t state = w[i].state == WAITER_WAITING ? e[w[i].told.entry].state
                                                       : ENTRY_LOADING;
 
         CLEAT_ASSERT(state >= ENTRY_WANTING && state <= ENTRY_STARVED);
@@ -108,16 +104,16 @@ static void wake(const struct cleat_tool_cache *c,
                  struct cleat_tool_cache_waiter *w, enum cleat_status status,
                  uint32_t slot, bool stale)
 {
-    const struct cleat_tool_cache_entry *e = &entries_of(c)[w->entry];
+    const struct cleat_tool_cache_entry *e = &entries_of(c)[w->told.entry];
 
     CLEAT_ASSERT(w->state == WAITER_WAITING);
     CLEAT_ASSERT((status == CLEAT_OK) == (slot != NOBODY));
     w->state = WAITER_WOKEN;
-    w->status = (int16_t)status;
-    w->slot = slot;
-    w->stale = stale;
-    w->began_ns = e->began_ns;
-    w->attempts = e->attempts;
+    w->told.status = (int16_t)status;
+    w->told.slot = slot;
+    w->told.stale = stale;
+    w->told.began_ns = e->began_ns;
+    w->told.attempts = e->attempts;
 }
 
 /* All who wait for an entry are told. */
@@ -129,7 +125,7 @@ static void wake_all(struct cleat_tool_cache *c, uint32_t entry,
     CLEAT_ASSERT(entry < c->config.entries_count);
     CLEAT_ASSERT(status <= CLEAT_OK);
     for (uint32_t i = 0; i < c->config.waiters_count; i++) {
-        if (w[i].state == WAITER_WAITING && w[i].entry == entry) {
+        if (w[i].state == WAITER_WAITING && w[i].told.entry == entry) {
             wake(c, &w[i], status, slot, stale);
         }
     }
@@ -144,14 +140,13 @@ static void rest(struct cleat_tool_cache_entry *e)
     CLEAT_ASSERT(e->state != ENTRY_NONE);
     CLEAT_ASSERT(e->loading == NOBODY);
     e->state = e->value != NOBODY ? ENTRY_IDLE : ENTRY_NONE;
-    e->dirty = 0;
 }
 
 static void begin_load(struct cleat_tool_cache *c,
                        struct cleat_tool_cache_entry *e)
 {
     CLEAT_ASSERT(e->state == ENTRY_IDLE || e->state == ENTRY_NONE);
-    CLEAT_ASSERT(!e->dirty);
+    CLEAT_ASSERT(e->loading == NOBODY);
     cleat_retry_begin(&e->retry, &c->policy, c->now_ns);
     e->state = ENTRY_WANTING;
     e->began_ns = c->now_ns;
@@ -175,7 +170,6 @@ static void attempt_failed(struct cleat_tool_cache *c, uint32_t entry,
     c->counters.failures++;
     e->status = (int16_t)status;
     e->loading = NOBODY;
-    e->dirty = 0;
     if (cleat_retry_failed(&e->retry, &c->policy, NULL, status, hint_ns, random,
                            c->now_ns, &e->moment_ns) == CLEAT_OK) {
         e->state = e->moment_ns > c->now_ns ? ENTRY_BACKOFF : ENTRY_WANTING;
@@ -193,34 +187,33 @@ static void install(struct cleat_tool_cache *c, uint32_t slot, uint64_t ttl_ns)
     struct cleat_tool_cache_slot *s = slots_of(c);
     uint32_t entry = s[slot].entry;
     struct cleat_tool_cache_entry *e = &entries_of(c)[entry];
-    bool again = e->dirty && e->reloads < c->config.reloads_max;
+    bool outdated = s[slot].outdated;
 
     CLEAT_ASSERT(e->loading == slot && e->state == ENTRY_LOADING);
     CLEAT_ASSERT(e->value != slot);
     if (e->value != NOBODY) {
         s[e->value].state = SLOT_OLD;
-        s[e->value].due = DUE_UNPUBLISH;
+        s[e->value].due = CLEAT_TOOL_CACHE_UNPUBLISH;
     }
     if (ttl_ns == CLEAT_NONE) {
         ttl_ns = c->config.ttl_default_ns;
     } else if (ttl_ns > c->config.ttl_max_ns) {
         ttl_ns = c->config.ttl_max_ns;
     }
-    e->fresh_until_ns = cleat_time_add(c->now_ns, e->dirty ? 0 : ttl_ns);
+    e->fresh_until_ns = cleat_time_add(c->now_ns, outdated ? 0 : ttl_ns);
     e->stale_until_ns = cleat_time_add(e->fresh_until_ns,
                                        c->config.stale_max_ns);
     e->value = slot;
     e->loading = NOBODY;
     s[slot].state = SLOT_VALUE;
-    s[slot].due = has_come(e->fresh_until_ns, c->now_ns) ? 0 : DUE_PUBLISH;
+    s[slot].due = has_come(c, e->fresh_until_ns) ? 0 : CLEAT_TOOL_CACHE_PUBLISH;
     s[slot].used = ++c->order;
-    if (!again) {
-        wake_all(c, entry, CLEAT_OK, slot, e->dirty);
+    if (!outdated || e->reloads == c->config.reloads_max) {
+        wake_all(c, entry, CLEAT_OK, slot, outdated);
         rest(e);
         return;
     }
     /* Those who wait go on waiting: what has come is out of date already. */
-    e->dirty = 0;
     e->reloads++;
     e->state = ENTRY_WANTING;
     cleat_retry_begin(&e->retry, &c->policy, c->now_ns);
@@ -236,18 +229,18 @@ static void moment_came(struct cleat_tool_cache *c, uint32_t entry)
 
     CLEAT_ASSERT(e->moment_ns <= c->now_ns);
     CLEAT_ASSERT(e->state >= ENTRY_LOADING);
-    if (e->state == ENTRY_LOADING) {
+    if (e->state == ENTRY_BACKOFF) {
+        e->state = ENTRY_WANTING;
+    } else if (e->state == ENTRY_FAILED) {
+        rest(e);
+    } else if (e->state == ENTRY_STARVED) {
+        attempt_failed(c, entry, CLEAT_NO_SLOT, CLEAT_NONE);
+    } else {
         struct cleat_tool_cache_slot *s = &slots_of(c)[e->loading];
 
         s->state = SLOT_ABANDONED;
-        s->due = DUE_ABANDON;
+        s->due = CLEAT_TOOL_CACHE_ABANDON;
         attempt_failed(c, entry, CLEAT_PEER_SILENT, CLEAT_NONE);
-    } else if (e->state == ENTRY_STARVED) {
-        attempt_failed(c, entry, CLEAT_NO_SLOT, CLEAT_NONE);
-    } else if (e->state == ENTRY_BACKOFF) {
-        e->state = ENTRY_WANTING;
-    } else {
-        rest(e);
     }
 }
 
@@ -262,13 +255,12 @@ static enum cleat_status enter(struct cleat_tool_cache *c, uint64_t now_ns)
     if (now_ns < c->now_ns) { return CLEAT_TIME_BACKWARDS; }
     c->now_ns = now_ns;
     for (uint32_t i = 0; i < c->config.entries_count; i++) {
-        if (e[i].state >= ENTRY_LOADING && has_come(e[i].moment_ns, now_ns)) {
+        if (e[i].state >= ENTRY_LOADING && has_come(c, e[i].moment_ns)) {
             moment_came(c, i);
         }
     }
     for (uint32_t i = 0; i < c->config.waiters_count; i++) {
-        if (w[i].state == WAITER_WAITING &&
-            has_come(w[i].deadline_ns, now_ns)) {
+        if (w[i].state == WAITER_WAITING && has_come(c, w[i].deadline_ns)) {
             wake(c, &w[i], CLEAT_DEADLINE, NOBODY, false);
         }
     }
@@ -329,7 +321,6 @@ static bool is_sound(const struct cleat_tool_cache_config *config)
     CLEAT_ASSERT(config != NULL);
     CLEAT_ASSERT(NOBODY > 0);
     return config->slots_count != 0 && config->waiters_count != 0 &&
-           config->waiters_count != NOBODY && config->entries_count != NOBODY &&
            config->entries_count >= config->slots_count &&
            (config->policy == NULL ||
             cleat_retry_policy_check(config->policy) == CLEAT_OK);
@@ -342,21 +333,21 @@ enum cleat_status cleat_tool_cache_begin(
     static const struct cleat_retry_policy tools = CLEAT_RETRY_TOOLS;
     struct cleat_tool_cache *c = block;
     size_t needed = cleat_tool_cache_bytes(config);
+    bool sound = is_sound(config);
 
     CLEAT_ASSERT(out != NULL);
     CLEAT_ASSERT(needed >= sizeof *c);
     *out = NULL;
-    if (block == NULL || (uintptr_t)block % 8 != 0 || !is_sound(config)) {
-        return cleat_error_set(
-            error, CLEAT_INVALID, is_sound(config) ? 0 : 2, 0,
-            CLEAT_TEXT("tool cache: a block aligned to 8 bytes, a slot, a "
-                       "waiter, as many entries as slots and a sound policy "
-                       "are needed"));
+    if (!sound || block == NULL || (uintptr_t)block % 8 != 0) {
+        return CLEAT_REFUSE(
+            error, CLEAT_INVALID, sound ? 0 : 2, 0,
+            "tool cache: a block aligned to 8 bytes, a slot, a "
+            "waiter, as many entries as slots and a sound policy "
+            "are needed");
     }
     if (bytes < needed) {
-        return cleat_error_set(
-            error, CLEAT_TOO_SMALL, 1, needed,
-            CLEAT_TEXT("tool cache: the block is too small"));
+        return CLEAT_REFUSE(error, CLEAT_TOO_SMALL, 1, needed,
+                            "tool cache: the block is too small");
     }
     memset(c, 0, needed);
     c->config = *config;
@@ -442,7 +433,7 @@ static bool is_usable(const struct cleat_tool_cache *c,
 {
     CLEAT_ASSERT(e->state != ENTRY_NONE);
     CLEAT_ASSERT(e->fresh_until_ns <= e->stale_until_ns);
-    return e->value != NOBODY && !has_come(e->stale_until_ns, c->now_ns);
+    return e->value != NOBODY && !has_come(c, e->stale_until_ns);
 }
 
 /* Begins a load where an entry has no fresh value and none is under way. */
@@ -451,7 +442,7 @@ static void refresh(struct cleat_tool_cache *c,
 {
     CLEAT_ASSERT(e->state != ENTRY_NONE);
     CLEAT_ASSERT(c->asked == NOBODY);
-    if (e->state == ENTRY_IDLE && has_come(e->fresh_until_ns, c->now_ns)) {
+    if (e->state == ENTRY_IDLE && has_come(c, e->fresh_until_ns)) {
         begin_load(c, e);
     }
 }
@@ -462,7 +453,7 @@ static void hit(struct cleat_tool_cache *c, struct cleat_tool_cache_entry *e,
 {
     CLEAT_ASSERT(e->value < c->config.slots_count);
     answer->slot = e->value;
-    answer->stale = has_come(e->fresh_until_ns, c->now_ns);
+    answer->stale = has_come(c, e->fresh_until_ns);
     c->counters.stale += answer->stale;
     (void)cleat_tool_cache_used(c, e->value, 1);
     refresh(c, e);
@@ -478,9 +469,11 @@ static void begin_wait(struct cleat_tool_cache *c, uint32_t waiter,
     CLEAT_ASSERT(w->state == WAITER_FREE);
     CLEAT_ASSERT(entry < c->config.entries_count);
     c->counters.waits++;
-    w->tag = tag;
+    w->told.what = CLEAT_TOOL_CACHE_WAKE;
+    w->told.tag = tag;
+    w->told.entry = entry;
+    w->told.waiter = waiter;
     w->deadline_ns = deadline_ns;
-    w->entry = entry;
     w->state = WAITER_WAITING;
 }
 
@@ -572,15 +565,15 @@ enum cleat_status cleat_tool_cache_invalidate(struct cleat_tool_cache *c,
     if (entry == NOBODY) { return CLEAT_NOT_FOUND; }
     e += entry;
     c->counters.invalidations++;
-    if (e->value != NOBODY && !has_come(e->fresh_until_ns, now_ns)) {
+    if (e->value != NOBODY && !has_come(c, e->fresh_until_ns)) {
         e->fresh_until_ns = now_ns;
         e->stale_until_ns = cleat_time_add(now_ns, c->config.stale_max_ns);
-        slots_of(c)[e->value].due = DUE_UNPUBLISH;
+        slots_of(c)[e->value].due = CLEAT_TOOL_CACHE_UNPUBLISH;
     }
     for (uint32_t i = 0; i < c->config.waiters_count; i++) {
-        if (w[i].entry == entry) { w[i].stale = w[i].status == CLEAT_OK; }
+        if (w[i].told.entry == entry) { w[i].told.stale = 1; }
     }
-    e->dirty = e->state == ENTRY_LOADING;
+    if (e->loading != NOBODY) { slots_of(c)[e->loading].outdated = 1; }
     if (e->state == ENTRY_FAILED) { rest(e); }
     check(c);
     return CLEAT_OK;
@@ -662,23 +655,24 @@ enum cleat_status cleat_tool_cache_reclaimed(struct cleat_tool_cache *c,
 /* ---- commands ------------------------------------------------------------
  */
 
-/* Hands out what is due about slots. */
-static bool next_of_slots(struct cleat_tool_cache *c, uint32_t due,
+/* Hands out what is due about a slot. */
+static bool next_of_slots(struct cleat_tool_cache *c, uint8_t what,
                           struct cleat_tool_cache_command *command)
 {
     struct cleat_tool_cache_slot *s = slots_of(c);
     uint32_t i = 0;
 
-    CLEAT_ASSERT(due != 0);
-    while (i < c->config.slots_count && (s[i].due & due) == 0) { i++; }
+    CLEAT_ASSERT(what != 0);
+    while (i < c->config.slots_count && s[i].due != what) { i++; }
     if (i == c->config.slots_count) { return false; }
+    CLEAT_ASSERT(s[i].state != SLOT_FREE);
     s[i].due = 0;
+    command->what = what;
     command->slot = i;
     command->entry = s[i].entry;
     command->load = s[i].load;
     command->key = entries_of(c)[s[i].entry].key;
     command->until_ns = entries_of(c)[s[i].entry].fresh_until_ns;
-    CLEAT_ASSERT(s[i].state != SLOT_FREE);
     return true;
 }
 
@@ -691,55 +685,53 @@ static bool next_woken(struct cleat_tool_cache *c,
     CLEAT_ASSERT(c->asked == NOBODY);
     while (i < c->config.waiters_count && w[i].state != WAITER_WOKEN) { i++; }
     if (i == c->config.waiters_count) { return false; }
+    CLEAT_ASSERT((w[i].told.status == CLEAT_OK) == (w[i].told.slot != NOBODY));
     w[i].state = WAITER_FREE;
-    command->what = CLEAT_TOOL_CACHE_WAKE;
-    command->tag = w[i].tag;
-    command->waiter = i;
-    command->status = w[i].status;
-    command->slot = w[i].slot;
-    command->stale = w[i].stale;
-    command->entry = w[i].entry;
-    command->attempts = w[i].attempts;
-    command->began_ns = w[i].began_ns;
-    CLEAT_ASSERT((command->status == CLEAT_OK) == (command->slot != NOBODY));
+    *command = w[i].told;
     return true;
 }
 
-/* How readily a slot gives way: 0, free; 3, the last resort; 4, not at all. */
-static uint32_t rank(const struct cleat_tool_cache *c,
-                     const struct cleat_tool_cache_slot *s)
+/* How unwillingly a slot gives way, in the order of the header; among equals,
+ * the longer it has not been used the sooner. UINT64_MAX: not at all. */
+static uint64_t weight(const struct cleat_tool_cache *c,
+                       const struct cleat_tool_cache_slot *s)
 {
     const struct cleat_tool_cache_entry *e = &entries_of(c)[s->entry];
+    uint64_t rank = 1;
 
     CLEAT_ASSERT(s->entry < c->config.entries_count);
-    CLEAT_ASSERT(c->asked == NOBODY);
+    CLEAT_ASSERT(s->used < UINT64_C(1) << 60);
     if (s->state == SLOT_FREE) { return 0; }
-    if (s->refused) { return 4; }
-    if (s->state == SLOT_OLD) { return 1; }
-    if (s->state != SLOT_VALUE) { return 4; }
-    /* What serves nobody any more gives way even to its own refresh. */
-    if (has_come(e->stale_until_ns, c->now_ns)) { return 2; }
-    if (e->state != ENTRY_IDLE && e->state != ENTRY_FAILED) { return 4; }
-    return has_come(e->fresh_until_ns, c->now_ns) ? 2 : 3;
+    if (s->refused) { return UINT64_MAX; }
+    if (s->state != SLOT_OLD) {
+        /* What serves nobody any more gives way even to its own refresh. */
+        bool serves = !has_come(c, e->stale_until_ns);
+
+        if (s->state != SLOT_VALUE ||
+            (serves && e->state != ENTRY_IDLE && e->state != ENTRY_FAILED)) {
+            return UINT64_MAX;
+        }
+        rank = has_come(c, e->fresh_until_ns) ? 2 : 3;
+    }
+    return rank << 60 | s->used;
 }
 
 /* The slot that gives way first; NOBODY: none does. */
-static uint32_t first_to_give(const struct cleat_tool_cache *c, uint32_t *how)
+static uint32_t first_to_give(const struct cleat_tool_cache *c)
 {
     const struct cleat_tool_cache_slot *s = slots_of(c);
+    uint64_t least = UINT64_MAX;
     uint32_t best = NOBODY;
 
-    *how = 4;
     for (uint32_t i = 0; i < c->config.slots_count; i++) {
-        uint32_t ranked = rank(c, &s[i]);
+        uint64_t weighed = weight(c, &s[i]);
 
-        if (ranked < *how ||
-            (best != NOBODY && ranked == *how && s[i].used < s[best].used)) {
+        if (weighed < least) {
+            least = weighed;
             best = i;
-            *how = ranked;
         }
     }
-    CLEAT_ASSERT((best == NOBODY) == (*how == 4));
+    CLEAT_ASSERT((best == NOBODY) == (least == UINT64_MAX));
     CLEAT_ASSERT(best == NOBODY || best < c->config.slots_count);
     return best;
 }
@@ -764,12 +756,12 @@ static void begin_attempt(struct cleat_tool_cache *c, uint32_t entry,
     e->state = ENTRY_LOADING;
     e->loading = slot;
     s[slot].state = SLOT_LOADING;
+    s[slot].outdated = 0;
     s[slot].entry = entry;
-    s[slot].load = ++c->loads;
-    c->counters.loads++;
+    s[slot].load = ++c->counters.loads;
     command->what = CLEAT_TOOL_CACHE_LOAD;
     command->key = e->key;
-    command->load = c->loads;
+    command->load = s[slot].load;
     command->until_ns = e->moment_ns;
     command->began_ns = e->began_ns;
     command->attempts = e->attempts;
@@ -785,13 +777,12 @@ static bool next_wanting(struct cleat_tool_cache *c,
 
     CLEAT_ASSERT(c->asked == NOBODY);
     for (uint32_t i = 0; i < c->config.entries_count; i++) {
-        uint32_t how;
         uint32_t slot;
 
         if (e[i].state != ENTRY_WANTING) { continue; }
-        slot = first_to_give(c, &how);
+        slot = first_to_give(c);
         CLEAT_ASSERT(slot == NOBODY || slot < c->config.slots_count);
-        if (how != 0 && slot != NOBODY) {
+        if (slot != NOBODY && slots_of(c)[slot].state != SLOT_FREE) {
             c->asked = slot;
             command->what = CLEAT_TOOL_CACHE_RECLAIM;
             command->slot = slot;
@@ -812,13 +803,12 @@ bool cleat_tool_cache_next(struct cleat_tool_cache *c,
     CLEAT_ASSERT(c->asked == NOBODY || c->asked < c->config.slots_count);
     memset(command, 0, sizeof *command);
     if (c->asked != NOBODY) { return false; }
-    command->what = CLEAT_TOOL_CACHE_UNPUBLISH;
-    if (next_of_slots(c, DUE_UNPUBLISH, command)) { return true; }
-    command->what = CLEAT_TOOL_CACHE_PUBLISH;
-    if (next_of_slots(c, DUE_PUBLISH, command)) { return true; }
-    if (next_woken(c, command)) { return true; }
-    command->what = CLEAT_TOOL_CACHE_ABANDON;
-    if (next_of_slots(c, DUE_ABANDON, command)) { return true; }
+    if (next_of_slots(c, CLEAT_TOOL_CACHE_UNPUBLISH, command) ||
+        next_of_slots(c, CLEAT_TOOL_CACHE_PUBLISH, command) ||
+        next_woken(c, command) ||
+        next_of_slots(c, CLEAT_TOOL_CACHE_ABANDON, command)) {
+        return true;
+    }
     found = next_wanting(c, command);
     check(c);
     return found;

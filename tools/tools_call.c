@@ -70,22 +70,12 @@ static void say_unknown(const struct call *call)
 static int judge_unknown(const struct call *call)
 {
     struct cli_sources sources;
-    int result = TOOLS_EXIT_INPUT;
+    int result;
 
     cli_ask_why(&call->session, call->setup->common.config, &sources);
-    for (uint32_t i = 0; i < call->list.count; i++) {
-        enum cleat_status status =
-            (enum cleat_status)call->list.parts[i].status;
-
-        if (call->list.parts[i].tools != NULL) { continue; }
-        if (i < sources.count) {
-            sources.each[i].error.status = status;
-            cli_say_failure(COMMAND, &sources.each[i]);
-        }
-        if (result != TOOLS_EXIT_SERVER) { result = cli_exit_of(status); }
-    }
+    result = cli_judge_parts(COMMAND, &call->list, &sources);
     say_unknown(call);
-    return result;
+    return result != TOOLS_EXIT_OK ? result : TOOLS_EXIT_INPUT;
 }
 
 static int find_tool(struct call *call)
@@ -111,14 +101,15 @@ static int judge(const struct call *call, enum cleat_status status,
                  const struct cleat_error *error)
 {
     if (status == CLEAT_CANCELLED) { return TOOLS_EXIT_SERVER; }
-    cli_say(COMMAND, "%s: %s (%s)", call->setup->name,
-            error->text[0] != '\0' ? error->text
-                                   : cleat_status_sentence(status),
-            cleat_status_name(status));
+    if (error->text[0] != '\0') {
+        cli_say(COMMAND, "%s", error->text);
+    } else {
+        cli_say(COMMAND, "%s: %s (%s)", call->setup->name,
+                cleat_status_sentence(status), cleat_status_name(status));
+    }
     switch (status) {
     case CLEAT_DEADLINE: return TOOLS_EXIT_DEADLINE;
-    case CLEAT_UNSUPPORTED:
-    case CLEAT_LIMIT: return TOOLS_EXIT_INPUT;
+    case CLEAT_UNSUPPORTED: return TOOLS_EXIT_INPUT; /* a native tool */
     default: return TOOLS_EXIT_SERVER;
     }
 }

@@ -144,28 +144,6 @@ static const struct asker *find_failed(const struct run *run)
     return NULL;
 }
 
-/* Says which sources of a list failed, and returns the exit status. */
-static int judge_parts(const struct run *run, const struct cli_sources *sources)
-{
-    const struct cleat_tool_list *list = &run->askers[0].list;
-    int result = TOOLS_EXIT_OK;
-
-    for (uint32_t i = 0; i < list->count; i++) {
-        enum cleat_status status = (enum cleat_status)list->parts[i].status;
-
-        if (list->parts[i].tools != NULL) { continue; }
-        if (i < sources->count) {
-            struct cleat_tool_failure failure = sources->each[i];
-
-            failure.error.status = status;
-            cli_say_failure(COMMAND, &failure);
-        }
-        /* What failed tells more than what was only slow. */
-        if (result != TOOLS_EXIT_SERVER) { result = cli_exit_of(status); }
-    }
-    return run->setup->policy == POLICY_ANY ? TOOLS_EXIT_OK : result;
-}
-
 static void say_left_out(const struct cleat_tool_list *list)
 {
     struct cleat_tool tool;
@@ -231,7 +209,8 @@ static int tell(struct run *run)
         if (failed->status == CLEAT_CANCELLED) { return result; }
     } else {
         report.list = &run->askers[0].list;
-        result = judge_parts(run, &report.sources);
+        result = cli_judge_parts(COMMAND, report.list, &report.sources);
+        if (setup->policy == POLICY_ANY) { result = TOOLS_EXIT_OK; }
     }
     report.exit_status = result;
     if (setup->report == REPORT_JSON) {

@@ -364,7 +364,8 @@ static void print_source(FILE *file, const struct cli_report *report,
             tools == NULL ? 0 : cleat_tools_count(tools),
             tools == NULL ? 0 : cleat_tools_left_out(tools),
             tools == NULL ? 0 : cleat_tools_digest(tools));
-    cli_print_json(file, text_of(status == CLEAT_OK ? "" : source->error.text));
+    cli_print_json(file,
+                   text_of(status == CLEAT_OK ? "" : cli_words_of(source)));
     fputc('}', file);
 }
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "cleat/linux.h"
 #include "tools_print.h"
@@ -148,6 +149,10 @@ int cli_session_open(struct cli_session *session, const struct cli_setup *setup,
     struct cleat_local_tools_config config;
     int result;
 
+    if (setup->ca_file != NULL && access(setup->ca_file, R_OK) != 0) {
+        return options_fail(setup->command, "--ca-file %s: %s", setup->ca_file,
+                            strerror(errno));
+    }
     memset(session, 0, sizeof *session);
     session->clock = cleat_linux_clock();
     session->began_ns = cli_session_now(session);
@@ -206,46 +211,96 @@ void cli_ask_why(const struct cli_session *session, const char *config,
     memcpy(sources->each, &all[first], sources->count * sizeof all[0]);
 }
 
+/* The loader's words begin with the server's name, mostly. */
+static const char *without_name(const char *text, const char *name)
+{
+    size_t bytes = strlen(name);
+
+    return strncmp(text, name, bytes) == 0 && text[bytes] == ':' &&
+                   text[bytes + 1] == ' '
+               ? text + bytes + 2
+               : text;
+}
+
+const char *cli_words_of(const struct cleat_tool_failure *failure)
+{
+    return failure->error.text[0] != '\0'
+               ? without_name(failure->error.text, failure->name)
+               : cleat_status_sentence(failure->error.status);
+}
+
 void cli_say_failure(const char *command,
                      const struct cleat_tool_failure *failure)
 {
-    enum cleat_status status = failure->error.status;
+    const char *status = cleat_status_name(failure->error.status);
     double seconds = (double)failure->elapsed_ns / (double)CLEAT_NS_PER_S;
-    const char *text = failure->error.text[0] != '\0'
-                           ? failure->error.text
-                           : cleat_status_sentence(status);
 
     if (failure->attempts == 0) {
-        cli_say(command, "server %s: %s (%s)", failure->name, text,
-                cleat_status_name(status));
+        cli_say(command, "server %s: %s (%s)", failure->name,
+                cli_words_of(failure), status);
         return;
     }
     cli_say(command, "server %s: %s (%s after %" PRIu32 " attempt%s, %.1f s)",
-            failure->name, text, cleat_status_name(status), failure->attempts,
+            failure->name, cli_words_of(failure), status, failure->attempts,
             failure->attempts == 1 ? "" : "s", seconds);
 }
 
-int cli_exit_of(enum cleat_status status)
+static int exit_of(enum cleat_status status)
 {
-    return status == CLEAT_DEADLINE || status == CLEAT_PENDING
-               ? TOOLS_EXIT_DEADLINE
-               : TOOLS_EXIT_SERVER;
+    switch (status) {
+    case CLEAT_OK: return TOOLS_EXIT_OK;
+    case CLEAT_DEADLINE:
+    case CLEAT_PENDING: return TOOLS_EXIT_DEADLINE;
+    case CLEAT_NOT_FOUND: return TOOLS_EXIT_INPUT; /* a tool was selected */
+    default: return TOOLS_EXIT_SERVER;
+    }
+}
+
+/* Bad input stays until somebody mends it, and what failed says more than what
+ * was only slow. */
+static int worse_exit(int a, int b)
+{
+    static const int order[] = {TOOLS_EXIT_INPUT, TOOLS_EXIT_SERVER,
+                                TOOLS_EXIT_DEADLINE};
+
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        if (a == order[i] || b == order[i]) { return order[i]; }
+    }
+    return TOOLS_EXIT_OK;
 }
 
 /* Every source has failed, or is not there yet: a line each. */
 static int fail_sources(const struct cli_setup *setup,
                         const struct cli_sources *sources)
 {
-    int result = TOOLS_EXIT_DEADLINE;
+    int result = TOOLS_EXIT_OK;
 
     for (uint32_t i = 0; i < sources->count; i++) {
-        const struct cleat_tool_failure *failure = &sources->each[i];
+        enum cleat_status status = sources->each[i].error.status;
 
-        if (failure->error.status == CLEAT_OK) { continue; }
-        cli_say_failure(setup->command, failure);
-        if (cli_exit_of(failure->error.status) != TOOLS_EXIT_DEADLINE) {
-            result = TOOLS_EXIT_SERVER;
+        if (status == CLEAT_OK) { continue; }
+        cli_say_failure(setup->command, &sources->each[i]);
+        result = worse_exit(result, exit_of(status));
+    }
+    return result;
+}
+
+int cli_judge_parts(const char *command, const struct cleat_tool_list *list,
+                    const struct cli_sources *sources)
+{
+    int result = TOOLS_EXIT_OK;
+
+    for (uint32_t i = 0; i < list->count; i++) {
+        enum cleat_status status = (enum cleat_status)list->parts[i].status;
+
+        if (list->parts[i].tools != NULL) { continue; }
+        if (i < sources->count) {
+            struct cleat_tool_failure failure = sources->each[i];
+
+            failure.error.status = status;
+            cli_say_failure(command, &failure);
         }
+        result = worse_exit(result, exit_of(status));
     }
     return result;
 }

@@ -133,8 +133,13 @@ int cli_fail_get(const struct cli_session *session,
                  const struct cli_setup *setup, enum cleat_status status,
                  const struct cleat_error *error);
 
-/* The exit status of a source that failed. */
-int cli_exit_of(enum cleat_status status);
+/* Why it failed, without its name. */
+const char *cli_words_of(const struct cleat_tool_failure *failure);
+
+/* Says which parts of a list failed, a line each. Returns the exit status;
+ * TOOLS_EXIT_OK: none did. */
+int cli_judge_parts(const char *command, const struct cleat_tool_list *list,
+                    const struct cli_sources *sources);
 
 /* The last line of a command that prints: was all of it written? Returns
  * `result`, or 2 after one line. */

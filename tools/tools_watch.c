@@ -26,7 +26,11 @@ static const char usage[] =
     "usage: " COMMAND " --config FILE [OPTION]...\n"
     "Prints each change of the tools that a config offers, a line each, until\n"
     "it is interrupted: when, which server, +added -removed ~changed.\n"
-    "\n" TOOLS_USAGE "\n"
+    "\n" TOOLS_USAGE
+    "  --every-s S            how often servers are asked besides (10), which\n"
+    "                         finds out those that died, and what changes in\n"
+    "                         those that do not tell\n"
+    "\n"
     "--timeout-s is for one server's list, each time. A server that fails is\n"
     "told, and asked again.\n"
     "\n"
@@ -38,6 +42,11 @@ struct known {
     const struct cleat_tools *tools; /* in `block`; NULL: never seen */
     enum cleat_status status;        /* CLEAT_PENDING: nothing printed yet */
     _Alignas(8) unsigned char block[TOOLS_LIST_BYTES];
+};
+
+struct setup {
+    struct cli_setup common;
+    uint64_t every_ns;
 };
 
 struct watching {
@@ -182,9 +191,7 @@ static void tell_failure(struct known *known,
                          const struct cleat_tool_failure *failure)
 {
     enum cleat_status status = failure->error.status;
-    const char *text = failure->error.text[0] != '\0'
-                           ? failure->error.text
-                           : cleat_status_sentence(status);
+    const char *text = cli_words_of(failure);
     struct cleat_text words = {text, strlen(text)};
 
     if (known->status == status) { return; }
@@ -300,31 +307,51 @@ static int look(struct watching *watching)
 
 /* ---- the command -------------------------------------------------------- */
 
-static int run_watch(const struct cli_setup *setup)
+/* Has every server asked again, when it is time to. */
+static void ask_again(const struct watching *watching, uint64_t every_ns,
+                      uint64_t *next_ns)
+{
+    const struct cli_session *session = &watching->session;
+    uint64_t now_ns = cli_session_now(session);
+
+    if (now_ns < *next_ns) { return; }
+    *next_ns = cleat_time_add(now_ns, every_ns);
+    (void)cleat_tools_reload(session->service, watching->setup->config, true);
+}
+
+static int run_watch(const struct setup *setup)
 {
     static struct watching watching; /* the process runs one */
     const struct timespec tick = {0, TICK_NS};
-    struct cli_needs needs = {.load_ns = setup->timeout_ns,
+    struct cli_needs needs = {.load_ns = setup->common.timeout_ns,
                               .negative_ns = NEGATIVE_NS,
                               .callers_max = 1,
                               .watch = true};
+    uint64_t next_ns;
     int result;
 
-    watching.setup = setup;
-    result = cli_session_open(&watching.session, setup, &needs);
+    watching.setup = &setup->common;
+    result = cli_session_open(&watching.session, &setup->common, &needs);
     if (result != 0) { return result; }
+    next_ns = cleat_time_add(watching.session.began_ns, setup->every_ns);
     while (result == 0 && !cli_session_stopping(&watching.session)) {
         result = look(&watching);
         if (result == 0) { result = cli_finish_output(COMMAND, 0); }
         if (result == 0) { (void)nanosleep(&tick, NULL); }
+        ask_again(&watching, setup->every_ns, &next_ns);
     }
     return cli_session_close(&watching.session, result);
 }
 
 int cli_watch(int argc, char **argv)
 {
-    struct cli_setup setup;
-    struct option table[] = {TOOLS_OPTIONS(&setup)};
+    struct setup setup = {.every_ns = 10 * CLEAT_NS_PER_S};
+    struct option table[] = {TOOLS_OPTIONS(&setup.common),
+                             {.name = "every-s",
+                              .kind = OPTION_SECONDS,
+                              .to = &setup.every_ns,
+                              .min = CLEAT_NS_PER_S / 10,
+                              .max = 86400 * CLEAT_NS_PER_S}};
     struct options options = {.command = COMMAND,
                               .table = table,
                               .count = sizeof table / sizeof table[0]};
@@ -334,7 +361,7 @@ int cli_watch(int argc, char **argv)
         fputs(usage, stdout);
         return 0;
     }
-    cli_defaults(&setup, COMMAND);
+    cli_defaults(&setup.common, COMMAND);
     result = options_parse(&options, argc, argv);
     return result != 0 ? result : run_watch(&setup);
 }

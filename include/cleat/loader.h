@@ -85,9 +85,9 @@ struct cleat_loader_request {
                                      `arguments` stay the requester's, unchanged
                                      until the end */
     struct cleat_text arguments;  /* CALL: a JSON object */
-    struct cleat_text schema; /* CALL: the tool's input_schema, some of whose
-                                 arguments a server wants in headers too; stays
-                                 like them. Empty: not known */
+    struct cleat_text schema;  /* CALL: the tool's input_schema, some of whose
+                                  arguments a server wants in headers too; stays
+                                  like them. Empty: not known */
     void *block;               /* 8-byte aligned; the loader's until the end */
     size_t bytes;              /* of the block */
     struct cleat_error *error; /* not NULL; filled before a message that tells a

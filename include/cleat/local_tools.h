@@ -4,12 +4,15 @@
  * Threads, mailboxes, the MCP loader (cleat/mcp.h) and the tool service
  * (cleat/tool_service.h) in one block of memory:
  *
- *     static _Alignas(64) unsigned char block[16 << 20];
+ *     size_t bytes = cleat_local_tools_bytes(NULL);
  *     struct cleat_local_tools *tools;
  *
- *     cleat_local_tools_open(block, sizeof block, NULL, &tools, &error);
+ *     cleat_local_tools_open(malloc(bytes), bytes, NULL, &tools, &error);
  *     cleat_tools_get(cleat_local_tools_service(tools), "tools.yaml", …);
  *     cleat_local_tools_close(tools);
+ *
+ * The block is large, for the longest message from each of many servers at
+ * once, and most of it is never touched: it costs addresses, not memory.
  *
  * What allocates is said in cleat/mcp.h; nothing else does after open.
  */
@@ -41,8 +44,8 @@ size_t cleat_local_tools_bytes(const struct cleat_local_tools_config *config);
 
 /* Opens everything, and starts its threads: one for the service, two for the
  * loader. No config is read and no server is spoken to before somebody asks.
- *   block   any alignment; owned by the caller, outlives *out and every list
- *           that is pinned. Values are not touched before they are loaded
+ *   block   any alignment and content; owned by the caller, outlives *out and
+ *           every list that is pinned. What is not used is not touched
  *   config  copied, its policy and texts too; NULL: all defaults
  * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_MALFORMED: a variable of the
  * environment; CLEAT_TOO_SMALL with the bytes needed in error->offset; what

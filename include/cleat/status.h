@@ -152,10 +152,7 @@ enum cleat_status cleat_error_set(struct cleat_error *error,
 
 /* a + b, CLEAT_NEVER where that overflows or where either is CLEAT_NEVER. The
  * one way in which times are added. */
-static inline uint64_t cleat_time_add(uint64_t a_ns, uint64_t b_ns)
-{
-    return a_ns + b_ns < a_ns ? CLEAT_NEVER : a_ns + b_ns;
-}
+uint64_t cleat_time_add(uint64_t a_ns, uint64_t b_ns);
 
 #ifdef __cplusplus
 }

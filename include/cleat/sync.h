@@ -199,25 +199,26 @@ struct cleat_sync_replica {
 };
 
 struct cleat_sync {
-    struct cleat_sync_config config;
-    struct cleat_sync_request request;
+    enum cleat_sync_step step; /* CLEAT_SYNC_STEPS: at rest */
+    enum cleat_sync_outcome outcome;
+    bool attempt_failed;
+    bool trainer_failed;
+    bool cancelled;
+    bool committing;        /* commit has begun: there is no way back */
+    bool undone;            /* restore and resume have been gone through */
+    bool doomed;            /* the outcome is CLEAT_SYNC_RESTART */
+    uint32_t members_count; /* T + R·W */
+    uint32_t attempt;
+    uint32_t awaited_count;
+    uint32_t scan;         /* where cleat_sync_next looks on */
+    uint32_t errors_count; /* all, also those that were not kept */
     uint64_t now_ns;
     uint64_t deadline_ns;
     uint64_t term;
     uint64_t term_seen; /* the highest that any engine has reported */
     uint64_t epoch;
-    enum cleat_sync_step step; /* CLEAT_SYNC_STEPS: at rest */
-    enum cleat_sync_outcome outcome;
-    uint32_t attempt;
-    uint32_t awaited_count;
-    uint32_t scan;         /* where cleat_sync_next looks on */
-    uint32_t errors_count; /* all, also those that were not kept */
-    bool attempt_failed;
-    bool trainer_failed;
-    bool cancelled;
-    bool committing; /* commit has begun: there is no way back */
-    bool undone;     /* restore and resume have been gone through */
-    bool doomed;     /* the outcome is CLEAT_SYNC_RESTART */
+    struct cleat_sync_request request;
+    struct cleat_sync_config config;
     struct cleat_sync_error errors[CLEAT_SYNC_ERRORS_MAX];
     /* T + R·W members and then R replicas follow */
 };

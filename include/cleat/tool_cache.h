@@ -108,68 +108,31 @@ struct cleat_tool_cache_counters {
 
 /* One key. Not for reading. */
 struct cleat_tool_cache_entry {
-    struct cleat_retry_slot retry;
+    uint32_t state;
+    int32_t status;    /* how the last attempt failed */
+    uint32_t value;    /* slot, or NOBODY */
+    uint32_t loading;  /* slot, or NOBODY */
+    uint32_t attempts; /* of the present load, or the one that failed */
+    uint32_t reloads;  /* of the present load */
     uint64_t key;
     uint64_t moment_ns; /* what the state says */
     uint64_t fresh_until_ns;
     uint64_t stale_until_ns;
     uint64_t began_ns; /* the present load's first attempt */
-    uint32_t value;    /* slot, or NOBODY */
-    uint32_t loading;  /* slot, or NOBODY */
-    uint32_t attempts; /* of the present load, or the one that failed */
-    uint32_t reloads;  /* of the present load */
-    int16_t status;    /* how the last attempt failed */
-    uint8_t state;
-    uint8_t dirty; /* invalidated since the load began */
-    uint32_t reserved;
+    struct cleat_retry_slot retry;
 };
 
 /* One value's place. Not for reading. */
 struct cleat_tool_cache_slot {
-    uint64_t load; /* the number of the load that fills or filled it */
+    uint64_t load; /* the number of the load that fills or filled it: how many
+                      had begun */
     uint64_t used; /* order of the last use */
     uint32_t entry;
     uint8_t state;
-    uint8_t due;     /* which commands about it are to be handed out */
-    uint8_t refused; /* it was asked for, and is pinned */
-    uint8_t reserved;
+    uint8_t due;      /* what is to be handed out about it, or 0 */
+    uint8_t refused;  /* it was asked for, and is pinned */
+    uint8_t outdated; /* what is being loaded was invalidated meanwhile */
 };
-
-/* One lookup that waits. Not for reading. */
-struct cleat_tool_cache_waiter {
-    uint64_t tag;
-    uint64_t deadline_ns;
-    uint64_t began_ns; /* what it is told */
-    uint32_t attempts;
-    uint32_t entry;
-    uint32_t slot;
-    int16_t status;
-    uint8_t state;
-    uint8_t stale;
-};
-
-/* A cache; the entries, slots and waiters follow it. Not for reading. */
-struct cleat_tool_cache {
-    struct cleat_tool_cache_counters counters;
-    struct cleat_tool_cache_config config; /* defaults filled in */
-    struct cleat_retry_policy policy;
-    uint64_t now_ns; /* the latest time told */
-    uint64_t random; /* the last told */
-    uint64_t loads;  /* numbers given out */
-    uint64_t order;  /* of uses */
-    uint32_t asked;  /* the slot of the RECLAIM that waits for its answer */
-    uint32_t reserved;
-};
-
-/* Bytes of block, as a constant expression. */
-#define CLEAT_TOOL_CACHE_BYTES(entries, slots, waiters)          \
-    (sizeof(struct cleat_tool_cache) +                           \
-     (size_t)(entries) * sizeof(struct cleat_tool_cache_entry) + \
-     (size_t)(slots) * sizeof(struct cleat_tool_cache_slot) +    \
-     (size_t)(waiters) * sizeof(struct cleat_tool_cache_waiter))
-
-/* The same, from a configuration; SIZE_MAX where it does not fit. */
-size_t cleat_tool_cache_bytes(const struct cleat_tool_cache_config *config);
 
 /* The next thing to be done outside. */
 enum cleat_tool_cache_do {
@@ -206,9 +169,39 @@ struct cleat_tool_cache_command {
     uint32_t waiter;
     uint32_t attempts; /* LOAD, WAKE: made so far, this one included */
     int16_t status;    /* WAKE */
-    uint8_t stale;     /* WAKE: 1 where it was invalidated since its load began */
+    uint8_t stale; /* WAKE: 1 where it was invalidated since its load began */
     uint8_t reserved;
 };
+
+/* One lookup that waits. Not for reading. */
+struct cleat_tool_cache_waiter {
+    uint32_t state;
+    uint32_t reserved;
+    uint64_t deadline_ns;
+    struct cleat_tool_cache_command told; /* its WAKE, once it has ended */
+};
+
+/* A cache; the entries, slots and waiters follow it. Not for reading. */
+struct cleat_tool_cache {
+    struct cleat_tool_cache_config config; /* defaults filled in */
+    uint32_t asked; /* the slot of the RECLAIM that waits for its answer */
+    uint32_t reserved;
+    uint64_t now_ns; /* the latest time told */
+    uint64_t random; /* the last told */
+    uint64_t order;  /* of uses */
+    struct cleat_tool_cache_counters counters;
+    struct cleat_retry_policy policy;
+};
+
+/* Bytes of block, as a constant expression. */
+#define CLEAT_TOOL_CACHE_BYTES(entries, slots, waiters)          \
+    (sizeof(struct cleat_tool_cache) +                           \
+     (size_t)(entries) * sizeof(struct cleat_tool_cache_entry) + \
+     (size_t)(slots) * sizeof(struct cleat_tool_cache_slot) +    \
+     (size_t)(waiters) * sizeof(struct cleat_tool_cache_waiter))
+
+/* The same, from a configuration; SIZE_MAX where it does not fit. */
+size_t cleat_tool_cache_bytes(const struct cleat_tool_cache_config *config);
 
 /* What a lookup found. */
 struct cleat_tool_cache_answer {
@@ -222,7 +215,7 @@ struct cleat_tool_cache_answer {
 /* Makes a cache in the caller's block.
  *   block   8-byte aligned, `bytes` bytes; must outlive *out
  *   config  copied, its policy too
- * Returns CLEAT_OK; CLEAT_INVALID: alignment, a count of zero or NOBODY, fewer
+ * Returns CLEAT_OK; CLEAT_INVALID: alignment, a count of zero, fewer
  * entries than slots, an unsound policy; CLEAT_TOO_SMALL with the bytes needed
  * in error->offset. On error *out is NULL. */
 enum cleat_status cleat_tool_cache_begin(

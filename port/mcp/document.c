@@ -197,6 +197,7 @@ enum cleat_status mcp_sources_close(struct mcp_sources *sources,
                                "the sources of the config need %zu bytes",
                                bytes);
     }
+    memset(block, 0, sources->count > 0 ? TEXTS : bytes);
     block->bytes = (uint32_t)bytes;
     block->count = sources->count;
     memcpy(block->sources, sources->sources,

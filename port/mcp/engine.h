@@ -39,7 +39,7 @@ typedef size_t mcp_redact_fn(void *context, char *text, size_t bytes);
  * that is pointed to outlives the engine. */
 struct mcp_engine_config {
     enum mcp_wire wire;
-    uint32_t era; /* enum cleat_mcp_era */
+    uint32_t era;        /* enum cleat_mcp_era */
     uint64_t request_ns; /* each answer but that of a call, which has the call's
                             deadline alone */
     uint64_t grace_ns;   /* how long the end of an HTTP session may take, before
@@ -71,7 +71,7 @@ struct mcp_list {
                                    that lists what there is */
     bool selected_some; /* a name that no tool has is no error: another server
                            of the same entry may have it */
-    struct cleat_error *error;  /* not NULL */
+    struct cleat_error *error; /* not NULL */
 };
 
 struct mcp_call {
@@ -110,13 +110,13 @@ struct mcp_action {
     struct cleat_text endpoint; /* HTTP: where to, as the server gave it
                                    (relative to the config's URL); empty: the
                                    config's URL */
-    struct cleat_text headers; /* HTTP: lines "Name: value\n", values checked,
-                                  besides the config's, Accept and Content-Type
-                                  */
-    struct cleat_text body;    /* one JSON-RPC message, without a newline;
-                                  empty: none. In the caller's out buffer */
-    bool stream;               /* HTTP: a stream that may stay open for ever;
-                                  no time-out but the engine's own */
+    struct cleat_text headers;  /* HTTP: lines "Name: value\n", values checked,
+                                   besides the config's, Accept and Content-Type
+                                   */
+    struct cleat_text body;     /* one JSON-RPC message, without a newline;
+                                   empty: none. In the caller's out buffer */
+    bool stream;                /* HTTP: a stream that may stay open for ever;
+                                   no time-out but the engine's own */
     /* MCP_DONE */
     uint64_t operation;
     enum cleat_status status; /* *error is filled where it is none */

@@ -487,7 +487,13 @@ static void hear_end(struct mcp_engine *e, const struct mcp_told_it *told)
 
 void mcp_hear(struct mcp_engine *e, const struct mcp_told_it *told)
 {
-    if (e->session.phase == MCP_PHASE_CLOSED) { return; }
+    enum mcp_phase phase = e->session.phase;
+
+    /* What comes while the session is being closed asks for answers in vain. */
+    if (phase == MCP_PHASE_CLOSED ||
+        (phase == MCP_PHASE_CLOSING && told->what != MCP_CLOSED)) {
+        return;
+    }
     switch (told->what) {
     case MCP_OPENED: mcp_session_opened(e); break;
     case MCP_MESSAGE: hear_message(e, told); break;

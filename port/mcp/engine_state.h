@@ -21,8 +21,9 @@
 #define MCP_SESSION_BYTES_MAX 512u   /* of an Mcp-Session-Id */
 #define MCP_ENDPOINT_BYTES_MAX 2048u /* of an old HTTP+SSE endpoint */
 #define MCP_EVENT_ID_BYTES_MAX 128u  /* longer ones cannot be resumed from */
-#define MCP_ID_BYTES_MAX 256u        /* of a server's request: longer ones get
-                                        no answer */
+#define MCP_ID_BYTES_MAX                                                 \
+    256u                       /* of a server's request: longer ones get \
+                                  no answer */
 #define MCP_NOISE_MAX 1000u    /* messages that are none, in one session */
 #define MCP_RESUMPTIONS_MAX 2u /* GETs with Last-Event-ID, as the SDKs do */
 #define MCP_ROUNDS_MAX 16u     /* of questions in one call */
@@ -32,8 +33,9 @@
 
 #define MCP_RETRY_NS (1u * CLEAT_NS_PER_S)    /* where a stream says none */
 #define MCP_STANDING_NS (1u * CLEAT_NS_PER_S) /* then the stream is ended */
-#define MCP_CHANNEL_NS (1u * CLEAT_NS_PER_S)  /* a call waits for the channel on
-                                                 which questions come */
+#define MCP_CHANNEL_NS                                       \
+    (1u * CLEAT_NS_PER_S) /* a call waits for the channel on \
+                             which questions come */
 
 /* JSON-RPC 2.0, and MCP 2026-07-28, Error Codes. */
 enum mcp_code {
@@ -96,13 +98,13 @@ struct mcp_session {
     struct mcp_exchange exchange;
     uint64_t request; /* id that is awaited; 0: none */
     uint64_t deadline_ns;
-    uint32_t number;      /* of sessions so far */
-    uint32_t probe;       /* PROBING: which work is; or WORKS_MAX: discover */
-    bool has_tools;       /* legacy: what initialize said */
-    bool worked;          /* something was answered as it should */
-    bool decided;         /* the era was found out in this session */
-    bool turned;          /* initialize's refusal turned it modern */
-    uint32_t flips;       /* of the era */
+    uint32_t number; /* of sessions so far */
+    uint32_t probe;  /* PROBING: which work is; or WORKS_MAX: discover */
+    bool has_tools;  /* legacy: what initialize said */
+    bool worked;     /* something was answered as it should */
+    bool decided;    /* the era was found out in this session */
+    bool turned;     /* initialize's refusal turned it modern */
+    uint32_t flips;  /* of the era */
     uint64_t channel_wait_ns; /* until when calls wait for the channel */
     enum cleat_status why;    /* initialize was refused so, and the old HTTP+SSE
                                  is tried */
@@ -301,8 +303,7 @@ void mcp_session_refused(struct mcp_engine *e, uint32_t http_status,
 void mcp_session_ended(struct mcp_engine *e, enum cleat_status status,
                        struct cleat_text text);
 /* HTTP headers of its exchange. */
-void mcp_session_response(struct mcp_engine *e,
-                          const struct mcp_told_it *told);
+void mcp_session_response(struct mcp_engine *e, const struct mcp_told_it *told);
 /* Ends every operation that waits for the session, or is under way in it, and
  * the session. `text` is cut to fit. */
 void mcp_session_fail(struct mcp_engine *e, enum cleat_status status,

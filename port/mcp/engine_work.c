@@ -588,18 +588,34 @@ static bool restarts(struct mcp_engine *e, struct mcp_work *w,
 
 /* MCP 2025-11-25, Session Management: 404, and some servers say 400. For a call
  * a 400 that names its id is an answer. */
+static bool is_session_loss(const struct mcp_engine *e,
+                            const struct mcp_work *w, uint32_t http_status,
+                            const struct mcp_rpc *rpc)
+{
+    bool own = rpc != NULL && mcp_rpc_number(rpc) == w->request;
+
+    if (http_status != 400 && http_status != 404) { return false; }
+    if (e->session.id_bytes == 0 && w->session == e->session.number) {
+        return false;
+    }
+    return !(w->is_call && http_status == 400 && own);
+}
+
+/* The server behind that URL has become a modern one. */
+static bool is_modern_now(const struct mcp_engine *e, const struct mcp_rpc *rpc)
+{
+    return mcp_engine_is_http(e) && rpc != NULL && rpc->kind == MCP_RPC_ERROR &&
+           (rpc->code == MCP_CODE_VERSION_UNSUPPORTED ||
+            rpc->code == MCP_CODE_HEADER_MISMATCH);
+}
+
 static bool has_lost_session(struct mcp_engine *e, struct mcp_work *w,
                              uint32_t http_status, const struct mcp_rpc *rpc)
 {
-    bool own = rpc != NULL && mcp_rpc_number(rpc) == w->request;
     uint32_t number = w->session;
 
-    if (e->era != MCP_ERA_LEGACY ||
-        (http_status != 400 && http_status != 404) ||
-        (e->session.id_bytes == 0 && number == e->session.number)) {
-        return false;
-    }
-    if (w->resent || (w->is_call && http_status == 400 && own)) {
+    if (e->era != MCP_ERA_LEGACY || w->resent ||
+        !(is_session_loss(e, w, http_status, rpc) || is_modern_now(e, rpc))) {
         return false;
     }
     w->resent = true;
@@ -622,6 +638,26 @@ static bool turns_legacy(struct mcp_engine *e, struct mcp_work *w,
     mcp_work_again(e, w);
     mcp_session_is_legacy(e);
     return true;
+}
+
+/* The answer is that of a server of the other era, after all that was tried:
+ * what was known of it holds no more. */
+static bool refuses_both(struct mcp_engine *e, uint32_t http_status,
+                         const struct mcp_rpc *rpc)
+{
+    bool in_vain = e->session.flips > 0 && !e->session.worked;
+
+    if (e->era != MCP_ERA_MODERN || http_status < 300 ||
+        !mcp_session_is_era_refusal(http_status, rpc)) {
+        return false;
+    }
+    e->session.worked = false;
+    e->session.decided = false;
+    if (in_vain) {
+        mcp_session_fail(e, CLEAT_UNSUPPORTED, (int32_t)http_status, CLEAT_NONE,
+                         "it refuses requests of both eras");
+    }
+    return in_vain;
 }
 
 void mcp_work_refused(struct mcp_engine *e, struct mcp_work *w,
@@ -649,6 +685,7 @@ void mcp_work_refused(struct mcp_engine *e, struct mcp_work *w,
         (obey(e, w, rpc) || restarts(e, w, rpc))) {
         return;
     }
+    if (refuses_both(e, http_status, rpc)) { return; }
     fail_refused(e, w, http_status, rpc);
 }
 

@@ -14,8 +14,7 @@
 
 #define MCP_HTTP_REDIRECTS_MAX 5u
 #define MCP_HTTP_HEADERS_BYTES_MAX 65536u /* of one answer, all of them */
-#define MCP_HTTP_HEADER_BYTES_MAX \
-    16384u /* of one that is sent, its name included */
+#define MCP_HTTP_HEADER_BYTES_MAX 16384u  /* of one that is sent, with name */
 #define MCP_HTTP_URL_BYTES_MAX 8192u
 #define MCP_HTTP_ORIGIN_BYTES_MAX 320u
 #define MCP_HTTP_SESSION_BYTES_MAX 512u
@@ -61,6 +60,7 @@ struct mcp_http_answer {
     char encoding[MCP_HTTP_TYPE_BYTES_MAX + 1];
 };
 
+/* A slot: one request and its answer, over redirects. */
 struct mcp_http_exchange {
     struct mcp_http *http;
     enum mcp_http_state state;
@@ -71,8 +71,8 @@ struct mcp_http_exchange {
     CURL *easy;
     CURLU *url;
     struct curl_slist *headers;
-    uint32_t redirects;
-    uint32_t times_sent;
+    uint32_t redirects;  /* followed */
+    uint32_t times_sent; /* by libcurl, to the present URL */
     enum mcp_http_body body;
     bool is_enough;    /* we stopped the transfer; it has ended well */
     size_t room_bytes; /* of the room, used */
@@ -98,6 +98,7 @@ struct mcp_http_refused {
     uint32_t session;
 };
 
+/* The transport: what wire.h hands out. */
 struct mcp_http {
     struct mcp_http_config config;
     CURLM *multi;
@@ -109,8 +110,8 @@ struct mcp_http {
     struct mcp_http_session *sessions;
     struct mcp_http_exchange *exchanges;
     struct mcp_http_refused *refused;
-    char line[MCP_HTTP_HEADER_BYTES_MAX];
-    char scratch[MCP_HTTP_HEADER_BYTES_MAX];
+    char line[MCP_HTTP_HEADER_BYTES_MAX];    /* one header, as it is sent */
+    char scratch[MCP_HTTP_HEADER_BYTES_MAX]; /* texts of a definition */
 };
 
 /* ---- http.c: slots, libcurl's loop, telling ----------------------------- */

@@ -7,7 +7,6 @@
 
 /* ---- texts -------------------------------------------------------------- */
 
-/* One line without control characters. */
 void mcp_http_make_printable(char *text)
 {
     for (; *text != '\0'; text++) {
@@ -43,6 +42,7 @@ bool mcp_http_is(struct cleat_text name, const char *wanted)
 }
 
 /* ---- the headers of an answer ------------------------------------------- */
+
 /* A word in lower case, cut at what is shown of it. */
 static uint32_t copy_word(struct cleat_text value, char *word)
 {
@@ -266,6 +266,41 @@ static void take_answer(struct mcp_http_exchange *exchange)
     }
 }
 
+/* An empty line: the headers of one answer are whole. */
+static void end_headers(struct mcp_http_exchange *exchange)
+{
+    struct mcp_http_answer *answer = &exchange->answer;
+    long status = 0;
+
+    curl_easy_getinfo(exchange->easy, CURLINFO_RESPONSE_CODE, &status);
+    answer->status = (uint32_t)status;
+    if (answer->status < 200) { /* the real one is still to come */
+        mcp_http_forget_answer(answer);
+        return;
+    }
+    answer->is_whole = true;
+    if (is_redirect(answer)) {
+        take_redirect(exchange);
+    } else if (exchange->status == CLEAT_OK) {
+        take_answer(exchange);
+    }
+}
+
+/* A status line has no colon that counts; the end of a folded line (RFC 9112,
+ * 5.2), which begins with a blank, is of no header that we read. */
+static void take_line(struct mcp_http_exchange *exchange, const char *line,
+                      struct cleat_text text)
+{
+    const char *colon = memchr(text.text, ':', text.bytes);
+
+    if (colon != NULL && colon != text.text && !mcp_http_is_blank(line[0])) {
+        struct cleat_text name = {text.text, (size_t)(colon - text.text)};
+
+        take_header(exchange, name,
+                    mcp_http_trimmed(colon + 1, text.bytes - name.bytes - 1));
+    }
+}
+
 size_t mcp_http_on_header(char *line, size_t size, size_t count, void *context)
 {
     struct mcp_http_exchange *exchange = context;
@@ -279,35 +314,12 @@ size_t mcp_http_on_header(char *line, size_t size, size_t count, void *context)
         mcp_http_fail(exchange, CLEAT_LIMIT,
                       "its headers are longer than %u bytes",
                       MCP_HTTP_HEADERS_BYTES_MAX);
-        return CURL_WRITEFUNC_ERROR;
-    }
-    if (answer->is_whole) { return bytes; }
-    if (text.bytes == 0) {
-        long status = 0;
-
-        curl_easy_getinfo(exchange->easy, CURLINFO_RESPONSE_CODE, &status);
-        answer->status = (uint32_t)status;
-        if (answer->status < 200) {
-            mcp_http_forget_answer(answer);
-            return bytes;
-        }
-        answer->is_whole = true;
-        if (is_redirect(answer)) {
-            take_redirect(exchange);
-        } else if (exchange->status == CLEAT_OK) {
-            take_answer(exchange);
-        }
-    } else if (!mcp_http_is_blank(
-                   line[0])) { /* else the end of a folded line */
-        const char *colon = memchr(text.text, ':', text.bytes);
-
-        if (colon != NULL && colon != text.text) {
-            struct cleat_text name = {text.text, (size_t)(colon - text.text)};
-
-            take_header(
-                exchange, name,
-                mcp_http_trimmed(colon + 1, text.bytes - name.bytes - 1));
-        }
+    } else if (answer->is_whole) {
+        /* a trailer, which says nothing to us */
+    } else if (text.bytes == 0) {
+        end_headers(exchange);
+    } else {
+        take_line(exchange, line, text);
     }
     return exchange->status == CLEAT_OK && !exchange->is_cancelled
                ? bytes

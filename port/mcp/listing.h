@@ -66,13 +66,11 @@ enum cleat_status mcp_listing_end(struct mcp_listing *listing,
 /* Looks for a tool on one page, by its name on the wire.
  * Returns CLEAT_OK with *schema, its inputSchema; CLEAT_NOT_FOUND with *more as
  * above; CLEAT_PEER_DEVIANT; CLEAT_LIMIT. */
-enum cleat_status
-mcp_listing_look(struct mcp_listing *listing,
-                 const struct mcp_listing_rules *rules, const char *text,
-                 const struct cleat_json_value *result, struct cleat_text name,
-                 struct cleat_json_value *schema,
-                 struct cleat_json_value *cursor, bool *more,
-                 struct cleat_error *error);
+enum cleat_status mcp_listing_look(
+    struct mcp_listing *listing, const struct mcp_listing_rules *rules,
+    const char *text, const struct cleat_json_value *result,
+    struct cleat_text name, struct cleat_json_value *schema,
+    struct cleat_json_value *cursor, bool *more, struct cleat_error *error);
 
 /* cleat_error_set with a formatted text. */
 enum cleat_status mcp_fail(struct cleat_error *error, enum cleat_status status,

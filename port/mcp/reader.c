@@ -159,14 +159,16 @@ static void read_config(struct cleat_mcp *mcp, struct hub_request *request)
     request->done.bytes = bytes;
 }
 
-/* The first config that waits. With the lock. */
+/* The first config that waits, and is still wanted. With the lock. */
 static struct hub_request *find_queued(struct cleat_mcp *mcp)
 {
     struct hub_request *first = NULL;
+    uint64_t now_ns = hub_now_ns(mcp);
 
     for (uint32_t i = 0; i < mcp->config.requests_max; i++) {
         struct hub_request *request = &mcp->requests[i];
         if (request->place == HUB_QUEUED && !request->cancelled &&
+            now_ns < request->wanted.deadline_ns &&
             (first == NULL || request->order < first->order)) {
             first = request;
         }

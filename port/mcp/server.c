@@ -58,7 +58,8 @@ uint64_t mcp_server_session_key(const struct mcp_server *server)
 
 #define MICRO UINT64_C(1000000)
 
-/* What power of ten a JSON number's exponent says, no further than 100. */
+/* What power of ten a JSON number's exponent says, three digits of it at most.
+ */
 static int take_exponent(const char *text, const char *end)
 {
     int sign = 1;
@@ -70,7 +71,6 @@ static int take_exponent(const char *text, const char *end)
     for (; text < end && *text >= '0' && *text <= '9'; text++) {
         if (exponent < 100) { exponent = exponent * 10 + (*text - '0'); }
     }
-    if (exponent > 100) { exponent = 100; }
     return sign * exponent;
 }
 
@@ -89,7 +89,6 @@ bool mcp_server_scale(const char *text, size_t bytes, uint32_t zeros,
     int power = (int)zeros;
 
     *number = 0;
-    if (bytes == 0 || *text == '-') { return false; }
     for (; text < end && *text != 'e' && *text != 'E'; text++) {
         if (*text == '.') {
             fraction = true;

@@ -200,12 +200,12 @@ static enum mcp_sse_what end_block(struct mcp_sse *sse)
 static enum mcp_sse_what end_line(struct mcp_sse *sse)
 {
     enum mcp_sse_what what = MCP_SSE_MORE;
-    bool is_empty = sse->state <= MCP_SSE_NAME && sse->name_bytes == 0;
+    bool is_name = sse->state <= MCP_SSE_NAME;
 
-    if (is_empty) {
+    if (is_name && sse->name_bytes == 0) {
         what = end_block(sse);
     } else {
-        if (sse->state == MCP_SSE_NAME) { what = begin_value(sse); }
+        if (is_name) { what = begin_value(sse); }
         if (what == MCP_SSE_MORE) { end_value(sse); }
     }
     if (what != MCP_SSE_LIMIT) {
@@ -253,12 +253,7 @@ static enum mcp_sse_what take_some(struct mcp_sse *sse, const char *bytes,
     *taken = 1;
     sse->after_cr = bytes[0] == '\r';
     if (bytes[0] == '\n' && after_cr) { return MCP_SSE_MORE; }
-    if (bytes[0] == '\n' || bytes[0] == '\r') {
-        if (sse->state == MCP_SSE_MARK && sse->name_bytes > 0) {
-            sse->state = MCP_SSE_NAME;
-        }
-        return end_line(sse);
-    }
+    if (bytes[0] == '\n' || bytes[0] == '\r') { return end_line(sse); }
     if (sse->state < MCP_SSE_SPACE) { return take_byte(sse, bytes[0]); }
     if (sse->state == MCP_SSE_SPACE) {
         sse->state = MCP_SSE_VALUE;

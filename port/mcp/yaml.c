@@ -22,6 +22,9 @@
 /* PyYAML takes no longer key; somewhat less, for it counts what is around. */
 #define KEY_BYTES_MAX 1000u
 
+/* In a row: more of them in single quotes, and libfyaml 0.7.12 loses memory. */
+#define QUOTES_MAX 9u
+
 /* A sequence or mapping that is open. */
 struct level {
     bool is_map;
@@ -117,9 +120,16 @@ static bool is_unprintable(const unsigned char *at, size_t bytes)
 static void check_text(struct yaml *y)
 {
     size_t valid = mcp_utf8_valid(y->text, y->bytes);
+    size_t quotes = 0;
 
     for (size_t i = 0; i < valid; i++) {
         const unsigned char *at = (const unsigned char *)y->text + i;
+
+        quotes = *at == '\'' ? quotes + 1 : 0;
+        if (quotes > QUOTES_MAX) {
+            unlike(y, i, "too many ' in a row; expected double quotes");
+            return;
+        }
 
         if (is_odd(at, valid - i) || is_unprintable(at, valid - i)) {
             refuse(y, CLEAT_MALFORMED, i,
@@ -492,8 +502,7 @@ static void check_escapes(struct yaml *y, const struct scalar *scalar)
     for (size_t i = scalar->begin; i < scalar->end; i++) {
         if (text_at(y, i) != '\\') { continue; }
         i++;
-        if ((text_at(y, i) == 'u' && is_surrogate(y, i + 1)) ||
-            (text_at(y, i) == 'U' && is_surrogate(y, i + 5))) {
+        if (text_at(y, i) == 'u' && is_surrogate(y, i + 1)) {
             unlike(y, i, "half a character; expected \\U and eight digits");
         }
     }
@@ -820,7 +829,10 @@ static void take_event(struct yaml *y, struct fy_event *event)
 
     switch (event->type) {
     case FYET_DOCUMENT_START:
-        if (y->document) { unlike(y, y->looked_at, "a second document"); }
+        if (y->document) {
+            unlike(y, token_offset(y, event->document_start.document_start),
+                   "a second document");
+        }
         y->document = true;
         break;
     case FYET_SCALAR: take_scalar(y, event); break;
@@ -842,22 +854,27 @@ static void take_event(struct yaml *y, struct fy_event *event)
     }
 }
 
-/* libfyaml's own words, unless they quote the text: it may hold a secret. */
+/* libfyaml's own words, up to where they quote the text: it may hold a secret.
+ */
 static void refuse_syntax(struct yaml *y)
 {
     void *position = NULL;
     const struct fy_diag_error *first = fy_diag_errors_iterate(y->diag,
                                                                &position);
     struct mcp_place place = {1, 1};
-    const char *why = "not YAML";
+    char why[96] = "not YAML";
 
-    if (first != NULL) {
-        if (first->line > 0) { place.line = (uint32_t)first->line; }
-        if (first->column > 0) { place.column = (uint32_t)first->column; }
-        if (first->msg != NULL && strpbrk(first->msg, "'\"(\n") == NULL &&
-            strlen(first->msg) < 80) {
-            why = first->msg;
-        }
+    if (first != NULL && first->msg != NULL) {
+        size_t bytes = strcspn(first->msg, "'\"(\n");
+
+        snprintf(why, sizeof why, "%.*s%s", (int)bytes, first->msg,
+                 first->msg[bytes] != '\0' ? "..." : "");
+    }
+    if (first != NULL && first->line > 0) {
+        place.line = (uint32_t)first->line;
+    }
+    if (first != NULL && first->column > 0) {
+        place.column = (uint32_t)first->column;
     }
     refuse_at(y, CLEAT_MALFORMED, place, why);
 }

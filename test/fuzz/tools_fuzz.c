@@ -79,7 +79,7 @@ static void check(const void *block, size_t count)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 {
-    unsigned char *block = malloc(count > 0 ? count : 1);
+    unsigned char *block = calloc(count > 0 ? count : 1, 1);
     uint32_t sealed[3] = {0x54544C43u, 0, (uint32_t)count};
 
     CHECK(block != NULL);

@@ -6,9 +6,15 @@
 // Whatever would listen on every address listens on the loopback one, and the
 // first port that is listened on is written to FILE, where that is given. This
 // happens below `net`, where it is as immediate as it is without: some servers
-// ask for their address right after listen().
+// ask for their address right after listen(). And a server whose test is gone
+// goes too.
 'use strict';
 const fs = require('node:fs');
+const parent = process.ppid;
+setInterval(() => {
+  if (process.ppid !== parent) { process.exit(1); }
+}, 1000).unref();
+
 const { TCP } = process.binding('tcp_wrap');
 const { bind, bind6, listen } = TCP.prototype;
 

@@ -18,6 +18,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 
 # The sets, without auth/*: as they were frozen when each revision was
 # published; and one that came later, which the suite runs without scoring it.
@@ -38,14 +39,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 EXPECTED = os.path.join(HERE, "mcp_conformance_expected.yml")
 
 
-def run_suite(node, npm, client, requirements, bug):
+def run_suite(node, npm, client, requirements, bug, ended):
     suite = os.path.join(npm, "node_modules", "@modelcontextprotocol",
                          "conformance", "dist", "index.js")
     options = "--require=" + os.path.join(HERE, "loopback.cjs")
     environment = {key: value for key, value in os.environ.items()
                    if not key.lower().endswith("_proxy")}
     environment.update(NODE_OPTIONS=options, NO_COLOR="1",
-                       CLEAT_TEST_BROKEN=bug)
+                       CLEAT_TEST_BROKEN=bug, CLEAT_TEST_ENDED=ended)
     with subprocess.Popen(
             [node, suite, "client", "--command", client,
              "--requirements", requirements, "--expected-failures", EXPECTED],
@@ -60,13 +61,17 @@ def run_suite(node, npm, client, requirements, bug):
     return process.returncode, text
 
 
-def failures_of(text, requirements):
+def failures_of(text, requirements, ended):
     """The scenarios, authorization's aside, that did not pass."""
     seen = {}
+    with open(ended, encoding="utf-8") as file:
+        worked = {line.split()[0] for line in file
+                  if line.split()[1] == "worked"}
     for mark, name, passed, failed, more in LINE.findall(text):
-        # A scenario of which nothing was checked has not passed.
+        # A scenario of which nothing was checked has not passed, nor has one
+        # that the client could not finish.
         seen[name] = (mark == "✓" and int(passed) > 0 and int(failed) == 0
-                      and "warning" not in more)
+                      and "warning" not in more and name in worked)
     names = [name for name in seen if not name.startswith("auth/")]
     if sorted(names) != sorted(REQUIRED[requirements]):
         sys.exit("%s\nscenarios: %s\nexpected: %s"
@@ -90,9 +95,13 @@ def main():
     bug = sys.argv[5] if len(sys.argv) > 5 else ""
     expected = sorted(sys.argv[6:])
     only_auth_is_expected_to_fail()
-    code, text = run_suite(node, npm, os.path.abspath(client), requirements,
-                           bug)
-    failed = failures_of(text, requirements)
+    with tempfile.TemporaryDirectory(prefix="cleat-test-") as folder:
+        ended = os.path.join(folder, "ended")
+        with open(ended, "xb"):
+            pass
+        code, text = run_suite(node, npm, os.path.abspath(client),
+                               requirements, bug, ended)
+        failed = failures_of(text, requirements, ended)
     refused = any(name != NOT_SCORED for name in expected)
     if failed != expected or (code != 0) != refused:
         sys.exit("%s\nexit code %d, failed: %s, expected to: %s"

@@ -13,7 +13,8 @@
  * about lists alone, calls every one of them: as the context says, or with
  * arguments made from its schema. All calls are under way at once. Questions of
  * the server are answered with the defaults of their schema. Exits 0 when all
- * of it worked.
+ * of it worked, and adds a line "SCENARIO worked" or "SCENARIO failed" to the
+ * file CLEAT_TEST_ENDED, since the suite asks less than that of some scenarios.
  *
  * CLEAT_TEST_BROKEN plants a bug, for the suite to find:
  *   schema     the schema that is sent back has a word changed
@@ -298,7 +299,9 @@ static bool call(void)
     } else {
         good = call_all();
     }
-    if (is_broken("hidden")) { good = call_hidden() && good; }
+    if (is_broken("hidden") && scenario_is("http-invalid-tool-headers")) {
+        good = call_hidden() && good;
+    }
     for (uint32_t k = 0; k < client.calls_count; k++) {
         good = mcp_host_await(&client.host, client.calls[k]) && good;
         if (client.calls[k]->done.is_error) {
@@ -361,6 +364,17 @@ static bool list(void)
     return true;
 }
 
+static void tell_end(bool good)
+{
+    FILE *file = fopen(environment("CLEAT_TEST_ENDED"), "a");
+
+    if (file == NULL) { return; }
+    /* One write: others add their lines at the same time. */
+    fprintf(file, "%s %s\n", environment("MCP_CONFORMANCE_SCENARIO"),
+            good ? "worked" : "failed");
+    fclose(file);
+}
+
 int main(int argc, char **argv)
 {
     const char *version = environment("MCP_CONFORMANCE_PROTOCOL_VERSION");
@@ -384,5 +398,6 @@ int main(int argc, char **argv)
     }
     good = read_config(argv[1]) && list() && call();
     mcp_host_close(&client.host);
+    tell_end(good);
     return good ? 0 : 1;
 }

@@ -7,7 +7,7 @@
 // NPM has @modelcontextprotocol/server, from npm (tools/setup). With `reject`
 // it speaks the protocol of 2026-07-28 and nothing older, with `session` that
 // of 2025-11-25 and older, with sessions. Over HTTP it listens on 127.0.0.1, at
-// a port of the system's choosing.
+// PORT, or one of the system's choosing.
 //
 // Its first line on stderr is {"pid":…,"port":…|null}. What comes on a Unix
 // socket is the test's way to change what it offers: each connection to the
@@ -94,7 +94,8 @@ function ready(port) {
 
 function listen(handler) {
   const server = http.createServer(handler);
-  server.listen(0, '127.0.0.1', () => ready(server.address().port));
+  server.listen(process.env.PORT ?? 0, '127.0.0.1',
+    () => ready(server.address().port));
 }
 
 if (wire === 'stdio') {

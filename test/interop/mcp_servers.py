@@ -8,7 +8,8 @@ asked by three: by PEER (mcp_peer.c, over port/mcp), by hand (mcp_recorder.py)
 and by the official TypeScript client (mcp_official.mjs). PEER must have the
 tools that were sent, every byte of their definitions and schemas, and the
 results of calls that the official client has; for servers whose tools change
-it must be told so, and then have the new ones. Servers that speak HTTP listen
+it must be told so, and then have the new ones; a server that was killed, and
+is there again, must be asked again, whatever session it had. Servers that speak HTTP listen
 on the loopback address, at a port of the system's choosing. In the end no
 process is left.
 """
@@ -31,6 +32,9 @@ import mcp_recorder  # noqa: E402
 PEER, NODE, NPM = (os.path.abspath(path) for path in sys.argv[1:4])
 MODULES = os.path.join(NPM, "node_modules", "@modelcontextprotocol")
 LOOPBACK = "--require=" + os.path.join(HERE, "loopback.cjs")
+
+# How an attempt may fail that another one may follow.
+WORTH_ANOTHER = ("TRANSIENT", "AMBIGUOUS", "SHORT", "PEER_SILENT")
 
 # What is called, with what; the results are the official client's.
 EVERYTHING = [
@@ -148,9 +152,12 @@ class Place:
     def fill(self, value):
         return json.loads(json.dumps(value).replace("FOLDER", self.folder))
 
-    def start(self):
+    def start(self, number=0):
         port = os.path.join(self.folder, "port")
-        environment = dict(self.environment, PORT="0", CLEAT_TEST_PORT=port,
+        if os.path.exists(port):
+            os.remove(port)
+        environment = dict(self.environment, PORT=str(number),
+                           CLEAT_TEST_PORT=port,
                            CLEAT_TEST_CONTROL=self.control,
                            NODE_OPTIONS=LOOPBACK)
         with open(os.path.join(self.folder, "log"), "wb") as log:
@@ -180,7 +187,7 @@ class Place:
             self.process.wait(WATCHDOG_S)
             self.process = None
 
-    def close(self):
+    def kill(self):
         for pid in marked(self.mark):
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -188,6 +195,16 @@ class Place:
                 pass
         if self.process:
             self.process.wait()
+
+    def restart(self):
+        """As after a crash: at the same place, with nothing remembered."""
+        self.kill()
+        if self.process:
+            url = self.entry["url"]
+            self.start(int(url.split(":")[2].split("/")[0]))
+
+    def close(self):
+        self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self):
@@ -238,6 +255,17 @@ class Peer:
         count, left_out, ttl = self.ask("list 0")
         expect(left_out == "0", "left out:", left_out)
         return [self.hex_line() for _ in range(int(count))], ttl
+
+    def list_in_the_end(self):
+        """A list, after attempts that it was right to make."""
+        end = time.monotonic() + WATCHDOG_S
+        while time.monotonic() < end:
+            answer = self.answer("list 0").split(" ")
+            if answer[0] == "ok":
+                return [self.hex_line() for _ in range(int(answer[1]))]
+            expect(answer[1] in WORTH_ANOTHER, "list 0 →", *answer)
+            time.sleep(0.02)
+        raise Failure("no list in the end:", *answer)
 
     def call(self, name, arguments):
         """As mcp_official.mjs says it; an error as its words."""
@@ -323,7 +351,19 @@ def changes_are_told(place, peer):
             names = [tool[1] for tool in peer.list()[0]]
     expect(names[-2:] == ["tool_1", "tool_2"] and len(names) == before + 2,
            names)
+    # What was told while nobody listened is lost: to listen again is a change.
+    place.restart()
+    while len(names) != before:
+        peer.ask("change")
+        names = [tool[1] for tool in peer.list_in_the_end()]
     peer.ask("watch 0 off")
+
+
+def a_server_that_died_is_asked_again(place, peer):
+    before = [tool[1] for tool in peer.list()[0]][:place.server.tools]
+    place.restart()
+    names = [tool[1] for tool in peer.list_in_the_end()]
+    expect(names == before, "tools:", names, "before:", before)
 
 
 def nothing_is_left(place):
@@ -341,6 +381,7 @@ def run(name):
         calls_give_what_the_official_client_gets(place, server.era, peer)
         if server.changes:
             changes_are_told(place, peer)
+        a_server_that_died_is_asked_again(place, peer)
         peer.close()
         place.stop()
         nothing_is_left(place)

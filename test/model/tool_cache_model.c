@@ -38,14 +38,14 @@ enum mark {
     MARK_CROWDED
 };
 
-#define OF_ALL                                                   \
+#define OF_ALL                                                       \
     "a hit", "a load", "a load that fails", "a load that is silent", \
         "a late result", "a wait that ends"
 
 struct bounds {
     struct cleat_tool_cache_config config;
     uint64_t begins_ns;
-    uint64_t ttls[2]; /* what servers say */
+    uint64_t ttls[2];  /* what servers say */
     uint64_t waits[2]; /* how long callers wait */
     uint8_t keys;
     uint8_t lookups; /* how often each of these may happen */
@@ -102,8 +102,8 @@ struct caller {
 };
 
 struct world {
-    _Alignas(64) unsigned char
-        block[CLEAT_TOOL_CACHE_BYTES(ENTRIES_MAX, SLOTS_MAX, CALLERS)];
+    _Alignas(64) unsigned char block[CLEAT_TOOL_CACHE_BYTES(
+        ENTRIES_MAX, SLOTS_MAX, CALLERS)];
     struct place places[SLOTS_MAX];
     struct key keys[ENTRIES_MAX];
     struct caller callers[CALLERS];
@@ -254,8 +254,7 @@ static void value_comes(struct choose *c, struct world *w, uint32_t slot,
     place->used = ++w->order;
     k->value = slot;
     k->fresh_until_ns = cleat_time_add(w->now_ns, place->outdated ? 0 : ttl);
-    k->stale_until_ns = cleat_time_add(k->fresh_until_ns,
-                                       config->stale_max_ns);
+    k->stale_until_ns = cleat_time_add(k->fresh_until_ns, config->stale_max_ns);
     if (place->outdated != 0 && k->reloads < config->reloads_max) {
         mark(c, w, MARK_RELOAD);
         k->reloads++;
@@ -330,10 +329,9 @@ static void unpublish(struct choose *c, struct world *w,
     struct place *place = &w->places[command->slot];
 
     choose_check(c, place->what == VALUE, "what is taken back is a value");
-    choose_check(c,
-                 place->outdated != 0 ||
-                     w->keys[place->key].value != command->slot,
-                 "what is taken back is out of date, or replaced");
+    choose_check(
+        c, place->outdated != 0 || w->keys[place->key].value != command->slot,
+        "what is taken back is out of date, or replaced");
     place->published = 0;
 }
 
@@ -450,8 +448,7 @@ static void load(struct choose *c, struct world *w,
                  "a slot that there is");
     choose_check(c, place->pins == 0 && place->published == 0,
                  "a-pinned-value-never-changes");
-    choose_check(c, place->what == EMPTY,
-                 "a slot holds one thing at a time");
+    choose_check(c, place->what == EMPTY, "a slot holds one thing at a time");
     for (uint32_t i = 0; i < SLOTS_MAX; i++) {
         choose_check(c,
                      w->places[i].what != WRITING ||
@@ -463,12 +460,12 @@ static void load(struct choose *c, struct world *w,
                  "one-load-a-key: nothing is loaded that nobody needs");
     choose_check(c, command->load == w->counters.loads + 1,
                  "loads are numbered");
-    choose_check(c,
-                 command->until_ns ==
-                     cleat_time_add(
-                         w->now_ns,
-                         w->bounds->config.policy->attempt_timeout_ns),
-                 "a load has its deadline");
+    choose_check(
+        c,
+        command->until_ns ==
+            cleat_time_add(w->now_ns,
+                           w->bounds->config.policy->attempt_timeout_ns),
+        "a load has its deadline");
     k->state = LOADS;
     k->attempts++;
     k->made++;
@@ -606,7 +603,8 @@ static void look_up(struct choose *c, struct world *w, uint32_t who)
     choose_note(c, "at %llu: caller %u asks for %u until %llu: %s",
                 (unsigned long long)w->now_ns, who, key,
                 (unsigned long long)deadline, cleat_status_name(status));
-    choose_check(c, status == should, "failure-leaves-nothing but what is told");
+    choose_check(c, status == should,
+                 "failure-leaves-nothing but what is told");
     caller->key = (uint8_t)key;
     if (status == CLEAT_OK) {
         pin(c, w, caller, key, answer.slot, answer.stale);
@@ -665,7 +663,8 @@ static void late_result(struct choose *c, struct world *w, uint32_t slot)
     struct cleat_tool_cache_command command;
 
     memcpy(before, w->block, sizeof before);
-    choose_note(c, "load %llu, given up, ends", (unsigned long long)place->load);
+    choose_note(c, "load %llu, given up, ends",
+                (unsigned long long)place->load);
     choose_check(c,
                  tell(w, place->load, (enum cleat_status)place->held,
                       CLEAT_NONE) == CLEAT_OK,
@@ -688,18 +687,21 @@ static void result(struct choose *c, struct world *w, uint32_t slot)
     uint64_t number = place->load;
     uint64_t ttl = CLEAT_NONE;
 
-    if ((row->flags & (FAULT_ANSWERS | FAULT_NOTICE)) == 0 ||
-        (row->flags & (FAULT_LATE | FAULT_OVERTAKEN | FAULT_STOPPED)) != 0) {
+    bool late = (row->flags & (FAULT_ANSWERS | FAULT_NOTICE)) == 0 ||
+                (row->flags & (FAULT_LATE | FAULT_OVERTAKEN | FAULT_STOPPED)) !=
+                    0;
+
+    if (status == CLEAT_PENDING) { status = CLEAT_CANCELLED; } /* killed */
+    if (late && place->load_until_ns != CLEAT_NEVER) {
         place->mute = 1;
-        place->held = (int16_t)(status == CLEAT_PENDING ? CLEAT_CANCELLED
-                                                        : status);
+        place->held = (int16_t)status;
         return;
     }
     moved_to(c, w, w->now_ns);
     if (status == CLEAT_OK) { ttl = w->bounds->ttls[choose(c, 2)]; }
-    choose_note(c, "at %llu: load %llu of %u: %s", (unsigned long long)w->now_ns,
-                (unsigned long long)number, place->key,
-                cleat_status_name(status));
+    choose_note(c, "at %llu: load %llu of %u: %s",
+                (unsigned long long)w->now_ns, (unsigned long long)number,
+                place->key, cleat_status_name(status));
     if (status == CLEAT_OK) {
         value_comes(c, w, slot, ttl);
     } else {
@@ -717,24 +719,18 @@ static void result(struct choose *c, struct world *w, uint32_t slot)
 static void pass_time(struct choose *c, struct world *w)
 {
     uint64_t deadline = cleat_tool_cache_deadline(machine(w));
+    uint64_t soon = cleat_time_add(w->now_ns, SECONDS(1));
     uint64_t now = deadline;
+    uint32_t how = deadline == CLEAT_NEVER ? 1 : 0;
 
-    if (w->jumps_left > 0) {
-        switch (choose(c, 3)) {
-        case 1: /* a moment */
-            now = cleat_time_add(w->now_ns, SECONDS(1));
-            if (now > deadline) { now = deadline; }
-            w->jumps_left--;
-            break;
-        case 2: /* nobody has looked for a while */
-            now = cleat_time_add(deadline != CLEAT_NEVER ? deadline : w->now_ns,
-                                 SECONDS(3));
-            w->jumps_left--;
-            break;
-        default: break;
-        }
+    if (w->jumps_left > 0) { how += choose(c, 3 - how); }
+    if (how == 1) { now = soon < deadline ? soon : deadline; }
+    if (how == 2) { /* nobody has looked for a while */
+        now = cleat_time_add(deadline == CLEAT_NEVER ? soon : deadline,
+                             SECONDS(3));
     }
-    if (now == CLEAT_NEVER && deadline == CLEAT_NEVER) { now = w->now_ns; }
+    if (how != 0) { w->jumps_left--; }
+    if (now == CLEAT_NEVER) { now--; } /* which never comes */
     moved_to(c, w, now);
     choose_note(c, "at %llu: tick", (unsigned long long)now);
     choose_check(c, cleat_tool_cache_tick(machine(w), now, 0) == CLEAT_OK,
@@ -781,10 +777,10 @@ static void prefetch(struct choose *c, struct world *w, uint32_t key)
     status = cleat_tool_cache_prefetch(machine(w), w->now_ns, key);
     choose_note(c, "at %llu: key %u is fetched for nobody: %s",
                 (unsigned long long)w->now_ns, key, cleat_status_name(status));
-    choose_check(c,
-                 status == (k->remembers != 0 ? (enum cleat_status)k->status
-                                              : CLEAT_OK),
-                 "what is wanted can be fetched");
+    choose_check(
+        c,
+        status == (k->remembers != 0 ? (enum cleat_status)k->status : CLEAT_OK),
+        "what is wanted can be fetched");
     load_begins(w, key);
 }
 
@@ -843,7 +839,7 @@ static uint32_t moves_of_slot(struct world *w, uint8_t i, bool someone,
                               struct move *moves)
 {
     const struct place *place = &w->places[i];
-    bool due = cleat_tool_cache_deadline(machine(w)) <= w->now_ns;
+    bool due = has_come(cleat_tool_cache_deadline(machine(w)), w->now_ns);
     uint32_t count = 0;
 
     if (place->what == WRITING && place->abandoned == 0 && place->mute == 0) {
@@ -881,9 +877,7 @@ static uint32_t legal_moves(struct world *w, struct move *moves)
     for (uint8_t i = 0; i < SLOTS_MAX; i++) {
         count += moves_of_slot(w, i, idle < CALLERS, moves + count);
     }
-    if (deadline != CLEAT_NEVER) {
-        moves[count++] = (struct move){TIME, 0};
-    }
+    if (deadline != CLEAT_NEVER) { moves[count++] = (struct move){TIME, 0}; }
     if (count == 0) { return 0; } /* the rest keeps nothing going */
     if (deadline == CLEAT_NEVER && w->jumps_left > 0) {
         moves[count++] = (struct move){TIME, 0};
@@ -891,9 +885,7 @@ static uint32_t legal_moves(struct world *w, struct move *moves)
     if (w->invalidations_left > 0) {
         moves[count++] = (struct move){INVALIDATE, 0};
     }
-    if (w->prefetches_left > 0) {
-        moves[count++] = (struct move){PREFETCH, 0};
-    }
+    if (w->prefetches_left > 0) { moves[count++] = (struct move){PREFETCH, 0}; }
     return count;
 }
 
@@ -978,16 +970,25 @@ static unsigned char *put_key(unsigned char *at, struct world *w, uint32_t key)
     at = choose_put_u32(at, e[i].retry.attempts);
     at = choose_put_u64(at, e[i].retry.delay_ns);
     at = choose_put_u32(at, e[i].reloads);
-    return choose_put_u8(at, e[i].dirty);
+    return at;
 }
 
 static unsigned char *put_place(unsigned char *at, const struct world *w,
                                 uint32_t slot)
 {
     const struct place *place = &w->places[slot];
+    const struct cleat_tool_cache_slot *s =
+        (const struct cleat_tool_cache_slot
+             *)(const void *)(w->block + sizeof(struct cleat_tool_cache) +
+                              w->bounds->config.entries_count *
+                                  sizeof(struct cleat_tool_cache_entry)) +
+        slot;
 
+    if (slot >= w->bounds->config.slots_count) { return at; }
     at = choose_put_u8(at, place->what);
+    at = choose_put_u8(at, 8u * s->refused + s->state);
     if (place->what == EMPTY) { return at; }
+    at = choose_put_u8(at, s->outdated);
     at = choose_put_u8(at, place->key);
     at = choose_put_u8(at, place->outdated);
     if (place->what == WRITING) {
@@ -1058,15 +1059,19 @@ static size_t project(const void *state, void *out)
 
 /* Two seconds an attempt, one or two between them. */
 static const struct cleat_retry_policy three_attempts = {
-    SECONDS(1), SECONDS(2), 0,    0, CLEAT_NONE,
-    SECONDS(2), 3,          2000, CLEAT_RETRY_JITTER_NONE, 0};
+    SECONDS(1), SECONDS(2), 0,
+    0,          CLEAT_NONE, SECONDS(2),
+    3,          2000,       CLEAT_RETRY_JITTER_NONE,
+    0};
 static const struct cleat_retry_policy two_attempts = {
-    SECONDS(1), SECONDS(1), 0,    0, CLEAT_NONE,
-    SECONDS(2), 2,          2000, CLEAT_RETRY_JITTER_NONE, 0};
+    SECONDS(1), SECONDS(1), 0,
+    0,          CLEAT_NONE, SECONDS(2),
+    2,          2000,       CLEAT_RETRY_JITTER_NONE,
+    0};
 
 /* As many entries as keys, those of the end included. */
-#define ROOM(keys_, slots_, waiters_)                               \
-    .entries_count = (keys_) + (slots_), .slots_count = (slots_),   \
+#define ROOM(keys_, slots_, waiters_)                             \
+    .entries_count = (keys_) + (slots_), .slots_count = (slots_), \
     .waiters_count = (waiters_)
 
 /* Values that are never stale, unless they are invalidated. */
@@ -1100,9 +1105,12 @@ static const struct bounds refreshed = {
     .invalidations = 1,
     .jumps = 1,
     .reaches = {MARK_STALE_HIT, MARK_STARVED, MARK_DIRECT, MARK_RELOAD}};
-static const char *const refreshed_marks[] = {
-    OF_ALL, "a stale hit", "no slot for a refresh", "a hit without asking",
-    "a load made again", NULL};
+static const char *const refreshed_marks[] = {OF_ALL,
+                                              "a stale hit",
+                                              "no slot for a refresh",
+                                              "a hit without asking",
+                                              "a load made again",
+                                              NULL};
 
 /* Failures that are remembered, of loads for anyone. */
 static const struct bounds remembered = {
@@ -1115,9 +1123,8 @@ static const struct bounds remembered = {
     .waits = {CLEAT_NEVER, SECONDS(1)},
     .keys = 2,
     .lookups = 3,
-    .faults = 2,
+    .faults = 1,
     .invalidations = 1,
-    .prefetches = 1,
     .reaches = {MARK_REMEMBERED}};
 static const char *const remembered_marks[] = {
     OF_ALL, "a failure that is remembered", NULL};
@@ -1140,18 +1147,21 @@ static const struct bounds three_keys = {
                ROOM(3, 2, 3)},
     .begins_ns = SECONDS(5),
     .ttls = {CLEAT_NONE, SECONDS(1)},
-    .waits = {CLEAT_NEVER, CLEAT_NEVER},
+    .waits = {CLEAT_NEVER, SECONDS(1)},
     .keys = 3,
-    .lookups = 4,
+    .lookups = 3,
     .faults = 1,
-    .jumps = 0,
+    .jumps = 1,
     .reaches = {MARK_EVICTED, MARK_PINNED, MARK_STARVED, MARK_STALE_HIT}};
 static const char *const one_slot_marks[] = {
-    OF_ALL, "a value that gives way", "one that does not", "no slot",
-    "a load made again", NULL};
-static const char *const three_keys_marks[] = {
-    OF_ALL, "a value that gives way", "one that does not", "no slot",
-    "a stale hit", NULL};
+    OF_ALL,    "a value that gives way", "one that does not",
+    "no slot", "a load made again",      NULL};
+static const char *const three_keys_marks[] = {OF_ALL,
+                                               "a value that gives way",
+                                               "one that does not",
+                                               "no slot",
+                                               "a stale hit",
+                                               NULL};
 
 /* What changes all the time. */
 static const struct bounds restless = {
@@ -1167,9 +1177,12 @@ static const struct bounds restless = {
     .faults = 2,
     .invalidations = 4,
     .reaches = {MARK_OUTDATED, MARK_RELOAD, MARK_STALE_HIT, MARK_CROWDED}};
-static const char *const restless_marks[] = {
-    OF_ALL, "what is out of date is given out", "a load made again",
-    "a stale hit", "no waiter left", NULL};
+static const char *const restless_marks[] = {OF_ALL,
+                                             "what is out of date is given out",
+                                             "a load made again",
+                                             "a stale hit",
+                                             "no waiter left",
+                                             NULL};
 
 /* Everything within the last seconds of time. */
 static const struct bounds near_the_end = {

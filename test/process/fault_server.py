@@ -61,6 +61,10 @@ def initialized(message, changes=True):
         "capabilities": {"tools": {"listChanged": changes}}})
 
 
+def cursor_of(message, first=None):
+    return message.get("params", {}).get("cursor", first)
+
+
 def called(message):
     return result(message["id"], {"content": [
         {"type": "text", "text": json.dumps(message["params"])}]})
@@ -197,7 +201,7 @@ class LineForEver(Good):
 
 class EndlessPages(Good):
     def list(self, message):
-        cursor = message["params"].get("cursor", "0")
+        cursor = cursor_of(message, "0")
         self.send(result(message["id"], {
             "tools": [definition(f"tool{cursor}")],
             "nextCursor": str(int(cursor) + 1)}))
@@ -212,7 +216,7 @@ class TwoCursors(Good):
     """A cycle of two."""
 
     def list(self, message):
-        cursor = message["params"].get("cursor", "b")
+        cursor = cursor_of(message, "b")
         self.send(result(message["id"], {
             "tools": [], "nextCursor": "a" if cursor == "b" else "b"}))
 
@@ -228,7 +232,7 @@ class EmptyCursorOnce(Good):
     """A cursor "" is one like any other: there are two pages."""
 
     def list(self, message):
-        if message["params"].get("cursor") == "":
+        if cursor_of(message) == "":
             self.send(result(message["id"], {"tools": self.tools[1:]}))
         else:
             self.send(result(message["id"], {"tools": self.tools[:1],
@@ -883,7 +887,7 @@ class HttpTellsSecrets(HttpFails):
     code = 403
 
     def initialize(self, handler, message):
-        said = " ".join(handler.headers.values())
+        said = "%(Authorization)s %(X-Key)s" % handler.headers
         handler.respond(403, json.dumps(error(message["id"], -32000, said))
                         .encode())
 

@@ -65,12 +65,13 @@ STDIO = {
     "Line10M": ({"LIMIT"}, 1, ("1048576",)),
     "LineForEver": ({"LIMIT"}, 1, ("1048576",)),
     "EndlessPages": ({"LIMIT"}, 1, ("64", "page")),
-    "SameCursor": ({"PEER_DEVIANT"}, 1, ("cursor",)),
-    "TwoCursors": ({"PEER_DEVIANT"}, 1, ("cursor",)),
-    "EmptyCursors": ({"PEER_DEVIANT"}, 1, ("cursor",)),
+    "SameCursor": ({"PEER_DEVIANT"}, 1, ("nextCursor",)),
+    "TwoCursors": ({"PEER_DEVIANT"}, 1, ("nextCursor",)),
+    "EmptyCursors": ({"PEER_DEVIANT"}, 1, ("nextCursor",)),
     "EmptyCursorOnce": FINE,
-    "Storm": FINE,
-    "StormForEver": FINE,
+    # What was loaded across a change is loaded again, some times.
+    "Storm": ({"OK"}, None, ()),
+    "StormForEver": ({"OK"}, None, ()),
     "Exit": ({"TRANSIENT"}, 2, ("3", "no module")),
     "ExitTwice": ({"OK"}, 3, ()),
     "ExitMidReply": GONE,
@@ -91,7 +92,7 @@ STDIO = {
     "StdoutClosed": ({"TRANSIENT", "PEER_SILENT"}, 2, ()),
     "ExitsBeforeInitialize": FINE,
     "OnlyModern": FINE,
-    "OtherVersion": ({"PEER_DEVIANT", "UNSUPPORTED"}, 1, ("1999-01-01",)),
+    "OtherVersion": ({"PEER_DEVIANT", "UNSUPPORTED"}, 1, ("protocolVersion",)),
     "Questions": FINE,
     "Strangers": FINE,
     "Refuses": ({"PERMANENT", "TRANSIENT", "PEER_DEVIANT"}, None,
@@ -119,9 +120,9 @@ HTTP = {
     "HttpSessionLost": FINE,
     "HttpSessionAlwaysLost": ({"TRANSIENT", "PERMANENT", "PEER_DEVIANT"},
                               None, ()),
-    "HttpRedirectLoop": ({"PERMANENT", "PEER_DEVIANT"}, 1, ("redirect",)),
+    "HttpRedirectLoop": ({"LIMIT"}, 1, ("redirects",)),
     "HttpRedirectElsewhere": ({"PERMANENT", "PEER_DEVIANT"}, 1, ("redirect",)),
-    "HttpWrongType": ({"PEER_DEVIANT"}, 1, ("text/html",)),
+    "HttpWrongType": ({"PEER_DEVIANT"}, 1, ("application/json",)),
     "HttpNotJson": ({"PEER_DEVIANT", "MALFORMED"}, 1, ()),
     "HttpReset": ({"TRANSIENT", "SHORT"}, 2, ()),
     "HttpStreamEnds": ({"TRANSIENT", "SHORT"}, 2, ()),
@@ -219,7 +220,7 @@ class Place:
             expect(secret not in out + err, "told a secret", secret, done)
         expect(not CONTROLS.search(err), "control characters:", repr(err))
         for line in done.lines:
-            expect(line.startswith("cleat tools "), done)
+            expect(line.startswith("cleat tools"), done)
         self.expect_nothing_left()
         return done
 
@@ -363,7 +364,7 @@ class Tests:
             for form in ("openai", "mcp"):
                 done = place.run("list", "--config", "servers.json", "--format",
                                  form)
-                expect("\\u001b[2J\\u0007red" in done.out.lower(), done)
+                expect("\\u001b[2J\\u0007red" in done.out, done)
                 expect("\x1b" not in done.out, done)
                 json.loads(done.out)
 
@@ -637,7 +638,7 @@ class Tests:
         with self.place() as place:
             done = self.call(place, "SilentInACall", *self.seconds(6))
             expect(done.code == 7 and done.out == "" and len(done.lines) == 1
-                   and "echo: " in done.err, done)
+                   and "echo" in done.err, done)
 
     def a_server_that_stops_reading_holds_nobody_up(self):
         with self.place() as place:
@@ -679,12 +680,14 @@ class Tests:
     # ---- watch ----
 
     def watch(self, place, config="servers.json"):
-        process = place.start("watch", "--config", config, *self.seconds(20))
+        process = place.start("watch", "--config", config, "--every-s", "1",
+                              *self.seconds(20))
         lines = iter(process.stdout.readline, "")
 
         def next_line():
             line = next(lines, None)
-            expect(line is not None, "ended:", process.stderr.read())
+            if line is None:
+                raise Failure("ended:", process.wait(), process.stderr.read())
             expect(STAMP.match(line), line)
             return STAMP.sub("", line).rstrip("\n")
         timer = threading.Timer(harness.WATCHDOG_S, process.kill)
@@ -861,7 +864,7 @@ def bad_configs(place):
             ("tab.yaml", f"tools:\n{good}\t- a\n", "tab.yaml:"),
             ("twice.yaml", f"tools:\n{good}tools: []\n", "twice.yaml:3", "tools"),
             ("type.yaml", f"tools:\n{good}  - {{class_name: a.B, config: "
-             "{type: sql}}\n", "type.yaml", "sql", "native", "mcp"),
+             "{type: sql}}\n", "type.yaml:3", "native", "mcp"),
             ("list.yaml", "tools: 5\n", "list.yaml", "tools"),
             ("no-path.yaml", f"tools:\n{good}  - {{class_name: a.B, config: "
              "{type: mcp}}\n", "no-path.yaml"),

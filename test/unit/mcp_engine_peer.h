@@ -191,8 +191,7 @@ static inline void call_with(struct bench *t, unsigned operation,
     pull(t);
 }
 
-static inline void call(struct bench *t, unsigned operation,
-                        uint64_t within_ns)
+static inline void call(struct bench *t, unsigned operation, uint64_t within_ns)
 {
     call_with(t, operation, "echo", "{\"message\":\"hi\"}", "", within_ns);
 }
@@ -325,8 +324,7 @@ static inline struct seen *expect(struct bench *t, enum mcp_do what)
     }
     if (t->seen[t->seen_next].action.what != what) {
         fail_msg("action %d: %s%s, expected %d",
-                 t->seen[t->seen_next].action.what,
-                 t->seen[t->seen_next].body,
+                 t->seen[t->seen_next].action.what, t->seen[t->seen_next].body,
                  t->seen[t->seen_next].action.what == MCP_DONE
                      ? t->errors[t->seen[t->seen_next].action.operation].text
                      : "",
@@ -339,8 +337,7 @@ static inline void expect_nothing(struct bench *t)
 {
     if (t->seen_next != t->seen_count) {
         fail_msg("an action that was not expected: %d: %s",
-                 t->seen[t->seen_next].action.what,
-                 t->seen[t->seen_next].body);
+                 t->seen[t->seen_next].action.what, t->seen[t->seen_next].body);
     }
 }
 
@@ -378,8 +375,7 @@ static inline struct seen *expect_done(struct bench *t, unsigned operation,
 
     assert_int_equal(seen->action.operation, operation);
     if (seen->action.status != status) {
-        fail_msg("%s (%s), expected %s",
-                 cleat_status_name(seen->action.status),
+        fail_msg("%s (%s), expected %s", cleat_status_name(seen->action.status),
                  t->errors[operation].text, cleat_status_name(status));
     }
     if (status != CLEAT_OK) {
@@ -470,17 +466,17 @@ static inline char *answer_from(const char *name, uint64_t id)
     "{\"jsonrpc\":\"2.0\",\"id\":#,\"method\":\"initialize\","         \
     "\"params\":{\"protocolVersion\":\"2025-11-25\",\"capabilities\":" \
     "{},\"clientInfo\":{\"name\":\"probe\",\"version\":\"0\"}}}"
-#define INITIALIZED                                                    \
+#define INITIALIZED \
     "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}"
 #define TOOLS_LIST "{\"jsonrpc\":\"2.0\",\"id\":#,\"method\":\"tools/list\"}"
-#define META                                                               \
-    "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":"              \
-    "\"2026-07-28\",\"io.modelcontextprotocol/clientInfo\":{\"name\":"     \
-    "\"probe\",\"version\":\"0\"},"                                        \
+#define META                                                           \
+    "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":"          \
+    "\"2026-07-28\",\"io.modelcontextprotocol/clientInfo\":{\"name\":" \
+    "\"probe\",\"version\":\"0\"},"                                    \
     "\"io.modelcontextprotocol/clientCapabilities\":{}}"
-#define MODERN_LIST                                                        \
-    "{\"jsonrpc\":\"2.0\",\"id\":#,\"method\":\"tools/list\",\"params\":{" \
-    META "}}"
+#define MODERN_LIST                                     \
+    "{\"jsonrpc\":\"2.0\",\"id\":#,\"method\":\"tools/" \
+    "list\",\"params\":{" META "}}"
 #define MODERN_HEADERS(method) \
     "MCP-Protocol-Version: 2026-07-28\nMcp-Method: " method "\n"
 

@@ -1160,6 +1160,30 @@ static void whoever_is_told_may_send_at_once(void **state)
     }
 }
 
+static void whoever_is_told_may_cancel_and_send_at_once(void **state)
+{
+    static const char *const paths[] = {"json_chunked", "stream"};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        for (uint32_t when = 1; when <= 2 + i; when++) {
+            struct mcp_http_config config = {.exchanges_max = 2};
+            struct world *world = make(&config);
+
+            world->cancel_when = when;
+            world->send_when = when;
+            open_at(world, 0, "", "http://127.0.0.1:%d/%s", peer.port,
+                    paths[i]);
+            send_one(world, MCP_POST, "", "", "{}");
+            run(world);
+            assert_has(world,
+                       "cancelled\nRESPONSE 200 json\nMESSAGE " TEXT "\nEND\n");
+            assert_int_equal(world->told_count, when + 3);
+            drop(world);
+        }
+    }
+}
+
 static void
 a_send_that_was_cancelled_before_its_failure_was_told_is_quiet(void **state)
 {
@@ -1562,6 +1586,7 @@ int main(void)
         cmocka_unit_test(
             an_exchange_may_be_cancelled_while_any_part_of_it_is_told),
         cmocka_unit_test(whoever_is_told_may_send_at_once),
+        cmocka_unit_test(whoever_is_told_may_cancel_and_send_at_once),
         cmocka_unit_test(
             a_send_that_was_cancelled_before_its_failure_was_told_is_quiet),
         cmocka_unit_test(an_exchange_too_many_fails_for_capacity),

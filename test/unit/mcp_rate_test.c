@@ -152,8 +152,8 @@ static void near_the_end_of_time_a_token_may_never_come(void **state)
 
 /* ---- against a bucket of whole numbers -------------------------------------
  *
- * It lets one nanosecond pass at a time and counts what that brings, in parts of
- * which 10^15 are a token: slow, and plain to see. */
+ * It lets one nanosecond pass at a time and counts what that brings, in parts
+ * of which 10^15 are a token: slow, and plain to see. */
 struct slow {
     uint64_t rate_micro;
     uint64_t level; /* parts: one nanosecond brings rate_micro of them */

@@ -7,7 +7,7 @@
 #ifndef CLEAT_TEST_TOOL_SCENE_H
 #define CLEAT_TEST_TOOL_SCENE_H
 
-#include "tool_script.h"
+#include "model/tool_script.h"
 
 #define SCENE_START_NS UINT64_C(1000000)
 #define SCENE_ACTORS_MAX 2u
