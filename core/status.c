@@ -38,6 +38,7 @@ CLEAT_STATUS_LIST(FITS)
 const char *cleat_text_at(const char *texts, uint32_t number)
 {
     CLEAT_ASSERT(texts != NULL);
+    CLEAT_ASSERT(number < LISTED + 1);
     for (; number > 0; number--) {
         while (*texts++ != '\0') {}
     }
@@ -58,7 +59,8 @@ static uint32_t row_of(enum cleat_status status)
 
 const char *cleat_status_name(enum cleat_status status)
 {
-    CLEAT_ASSERT(names[0] == 'O');
+    CLEAT_ASSERT(names[0] == 'O' && names[sizeof names - 2] == 'N');
+    CLEAT_ASSERT(rows[0].value == CLEAT_OK);
     return cleat_text_at(names, row_of(status));
 }
 
@@ -139,6 +141,8 @@ enum cleat_status cleat_error_small(struct cleat_error *error,
                                     enum cleat_status status, uint32_t index,
                                     size_t offset)
 {
+    CLEAT_ASSERT(status < CLEAT_OK);
+    CLEAT_ASSERT(sizeof index <= sizeof(uint64_t));
     return cleat_error_set(error, status, index, offset, "");
 }
 #endif
@@ -146,5 +150,6 @@ enum cleat_status cleat_error_small(struct cleat_error *error,
 uint64_t cleat_time_add(uint64_t a_ns, uint64_t b_ns)
 {
     CLEAT_ASSERT(CLEAT_NEVER + 1 == 0);
+    CLEAT_ASSERT(CLEAT_NONE == CLEAT_NEVER);
     return a_ns + b_ns < a_ns ? CLEAT_NEVER : a_ns + b_ns;
 }

@@ -96,8 +96,7 @@ static void check(const struct cleat_tool_cache *c)
     CLEAT_ASSERT(c->counters.stale <= c->counters.hits);
 }
 
-/* ---- waiters -------------------------------------------------------------
- */
+/* ---- waiters ------------------------------------------------------------- */
 
 /* A waiter has ended, and is to be told. */
 static void wake(const struct cleat_tool_cache *c,
@@ -131,8 +130,7 @@ static void wake_all(struct cleat_tool_cache *c, uint32_t entry,
     }
 }
 
-/* ---- loads ---------------------------------------------------------------
- */
+/* ---- loads --------------------------------------------------------------- */
 
 /* What an entry is when no load of it is under way. */
 static void rest(struct cleat_tool_cache_entry *e)
@@ -219,8 +217,7 @@ static void install(struct cleat_tool_cache *c, uint32_t slot, uint64_t ttl_ns)
     cleat_retry_begin(&e->retry, &c->policy, c->now_ns);
 }
 
-/* ---- time ----------------------------------------------------------------
- */
+/* ---- time ---------------------------------------------------------------- */
 
 /* An entry's moment has come. */
 static void moment_came(struct cleat_tool_cache *c, uint32_t entry)
@@ -251,6 +248,7 @@ static enum cleat_status enter(struct cleat_tool_cache *c, uint64_t now_ns)
     struct cleat_tool_cache_waiter *w = waiters_of(c);
 
     CLEAT_ASSERT(c->config.slots_count <= c->config.entries_count);
+    CLEAT_ASSERT(c->asked == NOBODY || c->asked < c->config.slots_count);
     if (c->asked != NOBODY) { return CLEAT_STATE; }
     if (now_ns < c->now_ns) { return CLEAT_TIME_BACKWARDS; }
     c->now_ns = now_ns;
@@ -297,8 +295,7 @@ enum cleat_status cleat_tool_cache_tick(struct cleat_tool_cache *c,
     return enter(c, now_ns);
 }
 
-/* ---- beginning -----------------------------------------------------------
- */
+/* ---- beginning ----------------------------------------------------------- */
 
 size_t cleat_tool_cache_bytes(const struct cleat_tool_cache_config *config)
 {
@@ -376,8 +373,7 @@ enum cleat_status cleat_tool_cache_begin(
     return CLEAT_OK;
 }
 
-/* ---- asking --------------------------------------------------------------
- */
+/* ---- asking -------------------------------------------------------------- */
 
 /* The entry of a key; NOBODY: there is none. */
 static uint32_t find(const struct cleat_tool_cache *c, uint64_t key)
@@ -524,6 +520,7 @@ enum cleat_status cleat_tool_cache_prefetch(struct cleat_tool_cache *c,
     uint32_t entry = find(c, key);
 
     CLEAT_ASSERT(status <= CLEAT_OK);
+    CLEAT_ASSERT(entry == NOBODY || entry < c->config.entries_count);
     if (status != CLEAT_OK) { return status; }
     if (entry == NOBODY) {
         return make(c, key) != NOBODY ? CLEAT_OK : CLEAT_NO_SLOT;
@@ -590,8 +587,7 @@ enum cleat_status cleat_tool_cache_used(struct cleat_tool_cache *c,
     return CLEAT_OK;
 }
 
-/* ---- results -------------------------------------------------------------
- */
+/* ---- results ------------------------------------------------------------- */
 
 enum cleat_status cleat_tool_cache_loaded(struct cleat_tool_cache *c,
                                           uint64_t now_ns, uint64_t load,
@@ -652,8 +648,7 @@ enum cleat_status cleat_tool_cache_reclaimed(struct cleat_tool_cache *c,
     return CLEAT_OK;
 }
 
-/* ---- commands ------------------------------------------------------------
- */
+/* ---- commands ------------------------------------------------------------ */
 
 /* Hands out what is due about a slot. */
 static bool next_of_slots(struct cleat_tool_cache *c, uint8_t what,
@@ -723,6 +718,7 @@ static uint32_t first_to_give(const struct cleat_tool_cache *c)
     uint64_t least = UINT64_MAX;
     uint32_t best = NOBODY;
 
+    CLEAT_ASSERT(c->asked == NOBODY);
     for (uint32_t i = 0; i < c->config.slots_count; i++) {
         uint64_t weighed = weight(c, &s[i]);
 

@@ -29,6 +29,7 @@ CLEAT_STATIC_ASSERT(offsetof(struct cleat_tools, server) +
 static size_t slice_offset(size_t number)
 {
     CLEAT_ASSERT(number <= UINT32_MAX / sizeof(struct cleat_tools_slice));
+    CLEAT_ASSERT(TEXTS > 0);
     return offsetof(struct cleat_tools, server) +
            number * sizeof(struct cleat_tools_slice);
 }
@@ -37,6 +38,7 @@ static struct cleat_tools_slice *slice_at(const struct cleat_tools *tools,
                                           size_t number)
 {
     CLEAT_ASSERT(tools != NULL);
+    CLEAT_ASSERT((uintptr_t)tools % sizeof(uint64_t) == 0);
     return (struct cleat_tools_slice *)((uintptr_t)tools +
                                         slice_offset(number));
 }
@@ -201,6 +203,8 @@ static bool lies_in(struct cleat_text text, struct cleat_text host)
 {
     size_t from = distance(text, host);
 
+    CLEAT_ASSERT(from != 0 || text.text == host.text);
+    CLEAT_ASSERT(distance(host, host) == 0);
     return from <= host.bytes && text.bytes <= host.bytes - from;
 }
 
@@ -254,6 +258,7 @@ enum cleat_status cleat_tools_begin(struct cleat_tools_writer *writer,
     enum cleat_status status;
 
     CLEAT_ASSERT(writer != NULL);
+    CLEAT_ASSERT(server.text != NULL || server.bytes == 0);
     if (bytes > BLOCK_MAX) { bytes = BLOCK_MAX; }
     status = check_block(block, bytes, needed, error);
     if (status != CLEAT_OK) { return status; }
@@ -288,6 +293,7 @@ enum cleat_status cleat_tools_add(struct cleat_tools_writer *writer,
     status = store(writer, (const struct cleat_text *)(const void *)tool,
                    slices_count(list->count), TEXTS, error);
     if (status == CLEAT_OK) { list->count++; }
+    CLEAT_ASSERT(slice_offset(slices_count(list->count)) <= writer->texts);
     return status;
 }
 

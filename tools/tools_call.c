@@ -100,15 +100,21 @@ static int find_tool(struct call *call)
 static int judge(const struct call *call, enum cleat_status status,
                  const struct cleat_error *error)
 {
+    /* The service says so itself of one that missed the deadline. */
+    bool perhaps = status != CLEAT_DEADLINE &&
+                   cleat_status_class(status) == CLEAT_CLASS_AMBIGUOUS;
+
     if (status == CLEAT_CANCELLED) { return TOOLS_EXIT_SERVER; }
     if (error->text[0] != '\0') {
-        cli_say(COMMAND, "%s", error->text);
+        cli_say(COMMAND, "%s%s", error->text,
+                perhaps ? "; it may have taken effect" : "");
     } else {
         cli_say(COMMAND, "%s: %s (%s)", call->setup->name,
                 cleat_status_sentence(status), cleat_status_name(status));
     }
     switch (status) {
-    case CLEAT_DEADLINE: return TOOLS_EXIT_DEADLINE;
+    case CLEAT_DEADLINE:
+    case CLEAT_PEER_SILENT: return TOOLS_EXIT_DEADLINE;
     case CLEAT_UNSUPPORTED: return TOOLS_EXIT_INPUT; /* a native tool */
     default: return TOOLS_EXIT_SERVER;
     }

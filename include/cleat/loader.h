@@ -109,7 +109,8 @@ struct cleat_loader_done {
                          it does not say */
     uint64_t hint_ns; /* on failure: how long the server asks to be left alone;
                          CLEAT_NONE: it does not */
-    int32_t status;   /* TRANSIENT class: worth another attempt */
+    int32_t status;   /* its class says whether another attempt is worth
+                         while: not where it is PERMANENT */
     uint32_t is_error; /* CALL: 1 where the tool itself reported an error */
 };
 

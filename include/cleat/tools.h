@@ -132,15 +132,15 @@ struct cleat_tools_writer {
     struct cleat_tools *list; /* at the block's start */
     size_t bytes;             /* of the block */
     size_t texts;             /* where they begin */
-    size_t wanted; /* bytes, by all that was added, refused or not */
+    size_t wanted;            /* bytes, by all that was added, refused or not */
 };
 
 /* Begins a list in the caller's block.
- *   block   8-byte aligned, owned by the caller; of more than 4 GiB - 1 bytes
- *           the rest is not used
+ *   block   8-byte aligned, owned by the caller; of 4 GiB or more the end is
+ *           not used
  *   server  the source's name, copied
- * Returns CLEAT_OK; CLEAT_INVALID: NULL or not aligned; CLEAT_TOO_SMALL with the
- * bytes needed in error->offset. */
+ * Returns CLEAT_OK; CLEAT_INVALID: NULL or not aligned; CLEAT_TOO_SMALL with
+ * the bytes needed in error->offset. */
 enum cleat_status cleat_tools_begin(struct cleat_tools_writer *writer,
                                     void *block, size_t bytes,
                                     enum cleat_tools_kind kind,

@@ -41,8 +41,7 @@ _Static_assert(sizeof(struct cleat_linux_child_maker) <=
                    CLEAT_LINUX_CHILD_MAKER_BYTES,
                "maker");
 
-/* ---- what children are started with
- * --------------------------------------------------------- */
+/* ---- what children are started with ------------------------------------- */
 
 static int fill_fds(const struct cleat_linux_child_maker *maker,
                     posix_spawn_file_actions_t *actions)
@@ -206,9 +205,7 @@ void cleat_linux_child_maker_close(struct cleat_linux_child_maker *maker)
     (void)pthread_mutex_destroy(&maker->lock);
 }
 
-/* ---- a child
- * --------------------------------------------------------------------------------
- */
+/* ---- a child ------------------------------------------------------------ */
 
 static int fill_slots(const struct cleat_linux_child_maker *maker,
                       const int *fds, int folder)
@@ -265,11 +262,12 @@ enum cleat_status cleat_linux_child_start(struct cleat_linux_child_maker *maker,
     if (code != 0) {
         return cleat_linux_io_error(error, code, 0, "starting a child");
     }
-    /* Nobody else reaps our children, so the number is still its own. */
+    /* Where nobody else reaps our children, the number is still its own. */
     child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (child->pidfd < 0) {
         code = errno;
-        (void)kill(-pid, SIGKILL);
+        /* ESRCH: the host has reaped it, and the number may be another's. */
+        if (code != ESRCH) { (void)kill(-pid, SIGKILL); }
         while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {}
         return cleat_linux_io_error(error, code, 0, "watching a child");
     }

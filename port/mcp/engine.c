@@ -109,7 +109,7 @@ bool mcp_keep(struct mcp_engine *e, struct mcp_kept *kept,
     mcp_drop(e, kept);
     to = mcp_scratch(e, &room);
     if (text.bytes > room) { return false; }
-    memmove(to, text.text, text.bytes);
+    if (text.bytes > 0) { memmove(to, text.text, text.bytes); }
     mcp_keep_scratch(e, kept, text.bytes);
     return true;
 }
@@ -121,7 +121,7 @@ void mcp_quote(struct mcp_engine *e, struct cleat_text text, char *to,
     char *copy = mcp_scratch(e, &bytes);
 
     if (text.bytes < bytes) { bytes = text.bytes; }
-    memmove(copy, text.text, bytes);
+    if (bytes > 0) { memmove(copy, text.text, bytes); }
     if (e->config.redact != NULL) {
         bytes = e->config.redact(e->config.redact_context, copy, bytes);
     }

@@ -312,7 +312,9 @@ static void fail_owner(struct mcp_engine *e, struct owner owner,
 {
     switch (owner.kind) {
     case NOBODY: break;
-    case CHANNEL: mcp_channel_lost(e); break;
+    case CHANNEL:
+        mcp_channel_ended(e, status, mcp_text(text, strlen(text)));
+        break;
     case SESSION: mcp_session_fail(e, status, 0, CLEAT_NONE, text); break;
     case WORK:
         mcp_work_withdraw(e, owner.work);
@@ -479,7 +481,7 @@ static void hear_end(struct mcp_engine *e, const struct mcp_told_it *told)
     case SESSION: mcp_session_ended(e, status, told->text); break;
     case CHANNEL:
         e->channel.exchange.number = 0;
-        mcp_channel_lost(e);
+        mcp_channel_ended(e, status, told->text);
         break;
     case WORK: mcp_work_ended(e, owner.work, status, told->text); break;
     }

@@ -76,6 +76,11 @@ bool mcp_session_may_turn(const struct mcp_engine *e)
 
 void mcp_session_is_modern(struct mcp_engine *e)
 {
+    if (e->old_sse) { /* it is not that any more */
+        mcp_channel_off(e);
+        e->old_sse = false;
+        e->session.endpoint_bytes = 0;
+    }
     e->era = MCP_ERA_MODERN;
     e->session.decided = true;
     enter_ready(e, MCP_SAY_NOTHING);
@@ -88,11 +93,7 @@ void mcp_session_is_legacy(struct mcp_engine *e)
     e->session.decided = true;
     e->session.flips++;
     e->session.number++;
-    if (e->old_sse) {
-        connect(e);
-    } else {
-        greet(e);
-    }
+    greet(e);
 }
 
 static bool has_work(const struct mcp_engine *e)
@@ -400,7 +401,7 @@ static void fail_refused(struct mcp_engine *e, uint32_t http_status,
                          const struct mcp_rpc *rpc)
 {
     bool is_error = rpc != NULL && rpc->kind == MCP_RPC_ERROR;
-    enum cleat_status status = CLEAT_PERMANENT;
+    enum cleat_status status;
     int32_t code = (int32_t)http_status;
     char said[100] = "";
     char text[CLEAT_ERROR_TEXT_MAX];
@@ -414,7 +415,8 @@ static void fail_refused(struct mcp_engine *e, uint32_t http_status,
                        asked(e), (unsigned)http_status, said[0] ? ": " : "",
                        said);
     } else {
-        code = is_error ? (int32_t)rpc->code : 0;
+        status = mcp_rpc_status(is_error ? rpc->code : 0);
+        code = mcp_rpc_port_code(rpc);
         (void)snprintf(text, sizeof text, "%s was refused with %d%s%s",
                        asked(e), (int)code, said[0] ? ": " : "", said);
     }
@@ -682,11 +684,6 @@ void mcp_channel_lost(struct mcp_engine *e)
     struct mcp_channel *channel = &e->channel;
     uint64_t hint_ns = channel->retry_ns > 0 ? channel->retry_ns : CLEAT_NONE;
 
-    if (e->session.phase == MCP_PHASE_CONNECTING || e->old_sse) {
-        mcp_session_fail(e, CLEAT_TRANSIENT, 0, CLEAT_NONE,
-                         "its event stream has ended");
-        return;
-    }
     if (!mcp_engine_is_http(e) && channel->request != 0 &&
         channel->state == MCP_CHANNEL_SENT) {
         (void)mcp_engine_queue(e, MCP_QUEUED_CANCELLED, channel->request);
@@ -717,6 +714,25 @@ void mcp_channel_acknowledged(struct mcp_engine *e, bool honoured)
     cleat_retry_begin(&channel->backoff, &channel_policy, e->now_ns);
     if (e->unheard && e->follow) { e->changed = true; }
     e->unheard = false;
+}
+
+void mcp_channel_ended(struct mcp_engine *e, enum cleat_status status,
+                       struct cleat_text text)
+{
+    char said[120];
+    char whole[CLEAT_ERROR_TEXT_MAX];
+
+    if (e->session.phase != MCP_PHASE_CONNECTING && !e->old_sse) {
+        mcp_channel_lost(e);
+        return;
+    }
+    mcp_quote(e, text, said, sizeof said);
+    (void)snprintf(whole, sizeof whole, "its event stream has ended%s%s",
+                   said[0] != '\0' ? ": " : "", said);
+    if (cleat_status_class(status) != CLEAT_CLASS_PERMANENT) {
+        status = CLEAT_TRANSIENT;
+    }
+    mcp_session_fail(e, status, 0, CLEAT_NONE, whole);
 }
 
 static void connect_refused(struct mcp_engine *e, uint32_t http_status)
@@ -750,7 +766,7 @@ void mcp_channel_refused(struct mcp_engine *e, uint32_t http_status,
         return;
     }
     for_good = http_status < 300
-                   ? rpc != NULL && (rpc->code <= -32600 || modern)
+                   ? rpc != NULL && mcp_rpc_status(rpc->code) != CLEAT_TRANSIENT
                    : cleat_status_class(mcp_http_status(http_status)) ==
                          CLEAT_CLASS_PERMANENT;
     mcp_engine_cancel(e, &e->channel.exchange);

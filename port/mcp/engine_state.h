@@ -337,6 +337,9 @@ void mcp_channel_response(struct mcp_engine *e, const struct mcp_told_it *told);
 void mcp_channel_event(struct mcp_engine *e, const struct mcp_told_it *told);
 void mcp_channel_acknowledged(struct mcp_engine *e, bool honoured);
 void mcp_channel_lost(struct mcp_engine *e);
+/* Its exchange has ended; CLEAT_OK: as it should. */
+void mcp_channel_ended(struct mcp_engine *e, enum cleat_status status,
+                       struct cleat_text text);
 void mcp_channel_refused(struct mcp_engine *e, uint32_t http_status,
                          const struct mcp_rpc *rpc);
 void mcp_channel_off(struct mcp_engine *e);
@@ -372,6 +375,10 @@ const char *mcp_work_method(const struct mcp_work *w);
 /* How a failure without effect is told for what may have had one. */
 enum cleat_status mcp_work_status(const struct mcp_work *w,
                                   enum cleat_status status);
+/* The class of a JSON-RPC error, for what may be asked again. */
+enum cleat_status mcp_rpc_status(int64_t code);
+/* Its code, for error->port_code; 0 where there is none that fits. */
+int32_t mcp_rpc_port_code(const struct mcp_rpc *rpc);
 /* The class of an HTTP status that is no success. */
 enum cleat_status mcp_http_status(uint32_t http_status);
 

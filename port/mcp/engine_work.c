@@ -164,19 +164,23 @@ static bool is_alone(const struct mcp_engine *e, const struct mcp_work *w)
 }
 
 /* A server that was asked for its list over stdio, and has said nothing at all
- * since, hangs: the next attempt starts it afresh. */
+ * for half the time that an answer may take, hangs: the next attempt starts it
+ * afresh. */
 static bool hangs(const struct mcp_engine *e, const struct mcp_work *w)
 {
+    uint64_t half_ns = e->config.request_ns / 2;
+
     return !mcp_engine_is_http(e) && !w->is_call && w->state == MCP_WORK_SENT &&
            e->session.phase == MCP_PHASE_READY &&
-           e->session.heard == w->heard_before && is_alone(e, w);
+           e->session.heard == w->heard_before && is_alone(e, w) &&
+           w->request_deadline_ns <= cleat_time_add(e->now_ns, half_ns);
 }
 
 static void time_out(struct mcp_engine *e, struct mcp_work *w)
 {
     bool whole = w->deadline_ns <= e->now_ns;
     bool out = mcp_work_is_out(w);
-    bool close = !whole && hangs(e, w);
+    bool close = hangs(e, w);
     char text[CLEAT_ERROR_TEXT_MAX];
     char noise[64] = "";
 
@@ -486,7 +490,7 @@ void mcp_work_result(struct mcp_engine *e, struct mcp_work *w,
 
 /* ---- refusals ----------------------------------------------------------- */
 
-static enum cleat_status error_status(const struct mcp_work *w, int64_t code)
+enum cleat_status mcp_rpc_status(int64_t code)
 {
     switch (code) {
     case MCP_CODE_VERSION_UNSUPPORTED:
@@ -496,9 +500,16 @@ static enum cleat_status error_status(const struct mcp_work *w, int64_t code)
     case -32600:
     case MCP_CODE_METHOD_NOT_FOUND:
     case MCP_CODE_INVALID_PARAMS: return CLEAT_PERMANENT;
-    default: break;
+    default: return CLEAT_TRANSIENT;
     }
-    return mcp_work_status(w, CLEAT_TRANSIENT);
+}
+
+int32_t mcp_rpc_port_code(const struct mcp_rpc *rpc)
+{
+    return rpc != NULL && rpc->kind == MCP_RPC_ERROR &&
+                   rpc->code >= INT32_MIN && rpc->code <= INT32_MAX
+               ? (int32_t)rpc->code
+               : 0;
 }
 
 static bool says_more_than_body(uint32_t http_status)
@@ -522,10 +533,8 @@ static void fail_refused(struct mcp_engine *e, struct mcp_work *w,
         mcp_quote_json(e, rpc->text, &rpc->message, said, sizeof said);
     }
     if (is_error && !says_more_than_body(http_status)) {
-        status = error_status(w, rpc->code);
-        code = rpc->code >= INT32_MIN && rpc->code <= INT32_MAX
-                   ? (int32_t)rpc->code
-                   : 0;
+        status = mcp_work_status(w, mcp_rpc_status(rpc->code));
+        code = mcp_rpc_port_code(rpc);
         (void)snprintf(text, sizeof text, "%s was refused with %d%s%s",
                        mcp_work_method(w), (int)code, said[0] ? ": " : "",
                        said);

@@ -34,6 +34,10 @@
  * deadlines end those that are not told about. */
 #define REFUSED_MAX_A_SESSION (2u * MCP_ENGINE_OPERATIONS_MAX)
 
+/* Bytes of an origin before an error's words, which get most of the room. */
+#define ORIGIN_SHOWN 80
+_Static_assert(2 * (ORIGIN_SHOWN + 2) < CLEAT_ERROR_TEXT_MAX, "error texts");
+
 static size_t whole(size_t bytes)
 {
     return (bytes + ALIGN - 1) / ALIGN * ALIGN;
@@ -83,8 +87,8 @@ void mcp_http_fail(struct mcp_http_exchange *exchange, enum cleat_status status,
     if (exchange->status != CLEAT_OK) { return; }
     exchange->status = status;
     int before = snprintf(exchange->words, sizeof exchange->words,
-                          "%s: ", session->origin);
-    if (before < 0 || (size_t)before >= sizeof exchange->words) { return; }
+                          "%.*s: ", ORIGIN_SHOWN, session->origin);
+    if (before < 0) { return; }
     va_start(arguments, format);
     vsnprintf(exchange->words + before, sizeof exchange->words - (size_t)before,
               format, arguments);
@@ -179,9 +183,12 @@ static void refuse(struct mcp_http *http, uint32_t session,
     }
 }
 
+/* Those that there are now: who is told may send, and be refused, again. */
 static void tell_refused(struct mcp_http *http)
 {
-    while (http->refused_count > 0) {
+    uint32_t left = http->refused_count;
+
+    for (; left > 0 && http->refused_count > 0; left--) {
         struct mcp_http_refused refused = http->refused[0];
         struct mcp_told_it told;
         char words[CLEAT_ERROR_TEXT_MAX];
@@ -278,21 +285,36 @@ static enum cleat_status status_of(const struct mcp_http_exchange *exchange,
     case CURLE_SEND_ERROR:
     case CURLE_RECV_ERROR:
     case CURLE_GOT_NOTHING:
+    case CURLE_OUT_OF_MEMORY: /* see words_of */
         return may_have_arrived ? CLEAT_AMBIGUOUS : CLEAT_TRANSIENT;
     case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:
     case CURLE_SSL_CONNECT_ERROR: /* the handshake; not the certificate */
-    case CURLE_PROXY:
-    case CURLE_OUT_OF_MEMORY: return CLEAT_TRANSIENT;
+    case CURLE_PROXY: return CLEAT_TRANSIENT;
     case CURLE_OPERATION_TIMEDOUT: return CLEAT_PEER_SILENT;
     case CURLE_PARTIAL_FILE: return CLEAT_SHORT;
     case CURLE_WEIRD_SERVER_REPLY:
     case CURLE_UNSUPPORTED_PROTOCOL: /* HTTP/0.9 */
     case CURLE_HTTP2:
     case CURLE_BAD_CONTENT_ENCODING: return CLEAT_PEER_DEVIANT;
+#if LIBCURL_VERSION_NUM >= 0x080600
+    case CURLE_TOO_LARGE: return CLEAT_LIMIT;
+#endif
     default: return CLEAT_PERMANENT;
     }
+}
+
+/* libcurl's, of why a transfer failed. */
+static const char *words_of(const struct mcp_http_exchange *exchange,
+                            CURLcode code)
+{
+    if (exchange->curl_words[0] != '\0') { return exchange->curl_words; }
+    if (code == CURLE_OUT_OF_MEMORY && exchange->times_sent > 0) {
+        return "libcurl is out of memory, or a line of the answer's headers "
+               "is longer than it takes";
+    }
+    return curl_easy_strerror(code);
 }
 
 /* Where a redirect leads, which is where exchange->url points now. */
@@ -334,9 +356,7 @@ static void finish(struct mcp_http_exchange *exchange, CURLcode code)
     exchange->state = MCP_HTTP_ENDING;
     if (code != CURLE_OK && !exchange->is_enough) {
         mcp_http_fail(exchange, status_of(exchange, code), "%s",
-                      exchange->curl_words[0] != '\0'
-                          ? exchange->curl_words
-                          : curl_easy_strerror(code));
+                      words_of(exchange, code));
     }
     if (exchange->status != CLEAT_OK) {
         tell_failed(exchange);

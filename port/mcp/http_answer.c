@@ -316,7 +316,7 @@ size_t mcp_http_on_header(char *line, size_t size, size_t count, void *context)
                       MCP_HTTP_HEADERS_BYTES_MAX);
     } else if (answer->is_whole) {
         /* a trailer, which says nothing to us */
-    } else if (text.bytes == 0) {
+    } else if (line[0] == '\r' || line[0] == '\n') {
         end_headers(exchange);
     } else {
         take_line(exchange, line, text);
@@ -439,6 +439,8 @@ int mcp_http_on_sending(void *context, char *to, char *from, int to_port,
     (void)from;
     (void)to_port;
     (void)from_port;
+    /* Cancelled from within what is told of another one. */
+    if (exchange->is_cancelled) { return CURL_PREREQFUNC_ABORT; }
     exchange->times_sent++;
     if (exchange->times_sent > 1 && exchange->method != MCP_GET) {
         mcp_http_fail(

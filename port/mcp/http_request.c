@@ -95,10 +95,13 @@ bool mcp_http_go_to(struct mcp_http_exchange *exchange, const char *what,
                       what, origin);
         return false;
     }
-    return copy_part(session->url, exchange->url, CURLUPART_USER) &&
-           copy_part(session->url, exchange->url, CURLUPART_PASSWORD) &&
-           curl_url_set(exchange->url, CURLUPART_FRAGMENT, NULL, 0) ==
-               CURLUE_OK;
+    if (!copy_part(session->url, exchange->url, CURLUPART_USER) ||
+        !copy_part(session->url, exchange->url, CURLUPART_PASSWORD) ||
+        curl_url_set(exchange->url, CURLUPART_FRAGMENT, NULL, 0) != CURLUE_OK) {
+        mcp_http_fail(exchange, CLEAT_TRANSIENT, "libcurl is out of memory");
+        return false;
+    }
+    return true;
 }
 
 /* ---- the headers of a request ------------------------------------------- */

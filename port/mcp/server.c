@@ -201,7 +201,6 @@ static bool read_members(struct mcp_server *server)
                      &server->timeout_ns)) {
         return false;
     }
-    if (!has_timeout) { server->timeout_ns = CLEAT_NONE; }
     return read_number(server, "rate_limit", 6, &server->has_rate,
                        &server->rate_micro) &&
            mcp_server_find(server, "server", &value);

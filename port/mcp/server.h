@@ -49,11 +49,19 @@ struct mcp_config_options {
 size_t mcp_config_scratch_bytes(size_t bytes_max);
 
 /* Reads the config at `path`, and what it names, into a cleat_tool_sources in
- * the block. Blocks on files. libfyaml allocates, our code does not.
- * Returns CLEAT_OK; CLEAT_NOT_FOUND; CLEAT_MALFORMED, CLEAT_UNSUPPORTED,
- * CLEAT_LIMIT, CLEAT_EXISTS with file, line, column and what was expected in
- * error->text; CLEAT_TOO_SMALL with the bytes needed in error->offset. No
- * secret in any text. */
+ * the block: verl's YAML (config.c), or JSON of MCP servers (servers.c). Blocks
+ * on files. libfyaml allocates, our code does not; it takes some 32 KiB of
+ * stack.
+ *   block   8-byte aligned
+ * Returns CLEAT_OK; otherwise, with file, line, column and what was expected in
+ * error->text, and no secret: CLEAT_NOT_FOUND: no such file, or no such
+ * environment variable; CLEAT_MALFORMED; CLEAT_UNSUPPORTED: what OmegaConf
+ * could read otherwise, interpolations but oc.env, OAuth, a file that is no
+ * regular one; CLEAT_EXISTS: a key, a header or a native tool that comes
+ * twice; CLEAT_LIMIT: too long, too deep, more than CLEAT_TOOL_SOURCES_MAX
+ * sources; CLEAT_IO: the system refused, errno in error->port_code;
+ * CLEAT_INVALID: the scratch is too small; CLEAT_TOO_SMALL with the bytes
+ * needed in error->offset. On error nothing in the block is of use. */
 enum cleat_status mcp_config_read(const char *path,
                                   const struct mcp_config_options *options,
                                   void *block, size_t bytes, size_t *bytes_out,

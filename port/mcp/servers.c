@@ -328,7 +328,8 @@ static bool is_port(const char *text, size_t bytes)
     return number >= 1 && number <= 65535;
 }
 
-/* HOST or [ADDRESS], with a port or without: RFC 3986, section 3.2. */
+/* HOST or [ADDRESS], with a port or without: RFC 3986, section 3.2. A slash, a
+ * question mark or the text's end follows. */
 static bool is_authority(const char *text, size_t bytes)
 {
     static const char in_address[] = "0123456789abcdefABCDEF:.";
@@ -345,7 +346,6 @@ static bool is_authority(const char *text, size_t bytes)
     } else {
         host = strspn(text, in_host);
         if (host == 0) { return false; }
-        if (host > bytes) { host = bytes; }
     }
     return is_port(text + host, bytes - host);
 }

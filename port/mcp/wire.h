@@ -128,6 +128,7 @@ void mcp_http_ready(struct mcp_http *http, uint64_t now_ns, int fd,
                     uint32_t events);
 uint64_t mcp_http_deadline(const struct mcp_http *http);
 void mcp_http_tick(struct mcp_http *http, uint64_t now_ns);
+/* Ends all of it, at once; libcurl gives back what it has allocated. */
 void mcp_http_close(struct mcp_http *http);
 
 #endif

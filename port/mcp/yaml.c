@@ -489,6 +489,16 @@ static void check_plain(struct yaml *y, const struct scalar *scalar)
     }
 }
 
+/* libfyaml folds lines that end in CR LF in a way of its own. */
+static void check_lines(struct yaml *y, const struct scalar *scalar)
+{
+    for (size_t i = scalar->begin; i < scalar->end; i++) {
+        if (text_at(y, i) == '\r') {
+            unlike(y, i, "a line's end of CR LF within a text; expected LF");
+        }
+    }
+}
+
 /* Whether "D800" … "DFFF" is there. */
 static bool is_surrogate(const struct yaml *y, size_t at)
 {
@@ -496,14 +506,41 @@ static bool is_surrogate(const struct yaml *y, size_t at)
            y->text[at + 1] >= '8';
 }
 
-/* PyYAML makes a character of each half of a pair. */
+/* Whether a line of a quoted scalar is empty, but for space. */
+static bool has_empty_line(const struct yaml *y, const struct scalar *scalar)
+{
+    bool empty = false; /* since the last line's end */
+
+    for (size_t i = scalar->begin; i < scalar->end; i++) {
+        if (text_at(y, i) == '\n') {
+            if (empty) { return true; }
+            empty = true;
+        } else if (text_at(y, i) != ' ' && text_at(y, i) != '\t') {
+            empty = false;
+        }
+    }
+    return false;
+}
+
+/* PyYAML makes a character of each half of a pair; and libfyaml 0.7.12 loses
+ * text where there are both empty lines and escaped space or line ends. */
 static void check_escapes(struct yaml *y, const struct scalar *scalar)
 {
+    bool empty_line = has_empty_line(y, scalar);
+
     for (size_t i = scalar->begin; i < scalar->end; i++) {
+        int c;
+
         if (text_at(y, i) != '\\') { continue; }
         i++;
-        if (text_at(y, i) == 'u' && is_surrogate(y, i + 1)) {
+        c = text_at(y, i);
+        if (c == 'u' && is_surrogate(y, i + 1)) {
             unlike(y, i, "half a character; expected \\U and eight digits");
+        }
+        if (empty_line && (c == ' ' || c == '\t' || c == '\n')) {
+            unlike(y, i,
+                   "escaped space in a text with empty lines; expected "
+                   "\\x20, or \\n");
         }
     }
 }
@@ -521,9 +558,6 @@ static void check_key(struct yaml *y, const struct scalar *scalar)
         unlike(y, scalar->begin, "a key on more than one line");
     }
     if (is_quoted(scalar)) { at++; }
-    if (is_block(scalar)) {
-        unlike(y, scalar->begin, "a block scalar as a key");
-    }
     at = skip_spaces(y, at);
     if (text_at(y, at) == ':') { return; }
     while (at < y->bytes && is_rest_of_line_empty(y, at)) {
@@ -585,14 +619,38 @@ static void open_scalar(struct yaml *y, const struct fy_event *event,
     scalar->style = FYSS_PLAIN;
     scalar->begin = token_offset(y, value);
     scalar->end = scalar->begin;
-    scalar->text = token_text(value, &scalar->bytes);
+    scalar->text = "";
     if (value == NULL) { return; }
     scalar->style = fy_token_scalar_style(value);
     if (end != NULL && end->input_pos >= scalar->begin &&
         end->input_pos <= y->bytes) {
         scalar->end = end->input_pos;
     }
+}
+
+/* What its text must not have. */
+static void check_scalar(struct yaml *y, const struct scalar *scalar)
+{
+    if (scalar->style == FYSS_PLAIN) { check_plain(y, scalar); }
+    if (scalar->style == FYSS_DOUBLE_QUOTED) { check_escapes(y, scalar); }
+    if (is_block(scalar)) {
+        check_block(y, scalar);
+    } else {
+        check_lines(y, scalar);
+    }
+}
+
+/* What it says, once it is known that libfyaml reads it right. */
+static void read_scalar(struct yaml *y, struct fy_token *value,
+                        struct scalar *scalar)
+{
+    if (y->status != CLEAT_OK) { return; }
+    scalar->text = token_text(value, &scalar->bytes);
     if (is_block(scalar)) { end_block_scalar(y, scalar); }
+    if (scalar->style != FYSS_DOUBLE_QUOTED &&
+        memchr(scalar->text, '\0', scalar->bytes) != NULL) {
+        unlike(y, scalar->begin, "text that could not be read");
+    }
 }
 
 /* The tag of a node, by its last part; check_gap has seen to it that it is one
@@ -724,13 +782,8 @@ static void take_scalar(struct yaml *y, const struct fy_event *event)
 
     open_scalar(y, event, &scalar);
     check_gap(y, scalar.begin);
-    if (scalar.style == FYSS_PLAIN) { check_plain(y, &scalar); }
-    if (scalar.style == FYSS_DOUBLE_QUOTED) {
-        check_escapes(y, &scalar);
-    } else if (memchr(scalar.text, '\0', scalar.bytes) != NULL) {
-        unlike(y, scalar.begin, "text that could not be read");
-    }
-    if (is_block(&scalar)) { check_block(y, &scalar); }
+    check_scalar(y, &scalar);
+    read_scalar(y, event->scalar.value, &scalar);
     if (scalar.end > y->looked_at) { y->looked_at = scalar.end; }
     if (is_quoted(&scalar)) { y->looked_at++; }
     if (event->scalar.value != NULL && !is_block(&scalar)) {

@@ -28,135 +28,6 @@ void tool_service_wake(struct cleat_tool_service *service)
     drive_wake(&service->ports);
 }
 
-/* ---- what is known ------------------------------------------------------ */
-
-struct tools_known *tool_service_known(const struct cleat_tool_service *service,
-                                       uint64_t key)
-{
-    for (uint32_t i = 0; i < service->entries_count; i++) {
-        if (service->known[i].key == key) { return &service->known[i]; }
-    }
-    return NULL;
-}
-
-struct tools_known *tool_service_know(struct cleat_tool_service *service,
-                                      uint32_t entry, uint64_t key)
-{
-    struct tools_known *known = &service->known[entry];
-    struct tools_known *before = tool_service_known(service, key);
-
-    if (before == known) { return known; }
-    if (before != NULL) {
-        *known = *before;
-        memset(before, 0, sizeof *before);
-        return known;
-    }
-    memset(known, 0, sizeof *known);
-    known->key = key;
-    return known;
-}
-
-uint32_t tool_service_find_value(const struct cleat_tool_service *service,
-                                 uint64_t key)
-{
-    uint32_t found = TOOLS_NOBODY;
-
-    for (uint32_t i = 0; i < service->slots_count; i++) {
-        const struct tools_slot *slot = &service->slots[i];
-
-        if (slot->state == TOOLS_VALUE && slot->key == key &&
-            (found == TOOLS_NOBODY ||
-             slot->load > service->slots[found].load)) {
-            found = i;
-        }
-    }
-    return found;
-}
-
-/* The config's words about a source, from any config that names it. */
-static const struct cleat_tool_source *
-find_source(const struct cleat_tool_service *service, uint64_t key,
-            struct cleat_text *definition)
-{
-    for (uint32_t i = 0; i < service->slots_count; i++) {
-        const struct tools_slot *slot = &service->slots[i];
-        const struct cleat_tool_sources *sources = tools_value(service, i);
-
-        if (slot->state != TOOLS_VALUE || (slot->key & TOOLS_OF_PATH) == 0) {
-            continue;
-        }
-        for (uint32_t j = 0; j < sources->count; j++) {
-            if (tools_key(sources->sources[j].key) == key) {
-                *definition = cleat_tool_source_definition(sources, j);
-                return &sources->sources[j];
-            }
-        }
-    }
-    return NULL;
-}
-
-/* ---- watching ----------------------------------------------------------- */
-
-static void watch(const struct cleat_tool_service *service, uint32_t number,
-                  struct cleat_text definition)
-{
-    struct tools_slot *slot = &service->slots[number];
-    enum cleat_status status;
-
-    for (uint32_t i = 0; i < service->slots_count; i++) {
-        if (service->slots[i].watched && service->slots[i].key == slot->key) {
-            return;
-        }
-    }
-    status = service->loader.watch(service->loader.context, slot->loader_key,
-                                   definition, true);
-    slot->watched = status == CLEAT_OK || status == CLEAT_UNSUPPORTED;
-}
-
-void tool_service_watch(struct cleat_tool_service *service,
-                        const struct cleat_tool_list *list)
-{
-    if (!service->watch || service->loader.watch == NULL) { return; }
-    for (uint32_t i = 0; i < list->count; i++) {
-        if (list->parts[i].tools == NULL) { continue; }
-        watch(service, list->parts[i].slot,
-              cleat_tool_source_definition(list->sources, i));
-    }
-}
-
-static void unwatch(const struct cleat_tool_service *service,
-                    const struct tools_slot *slot)
-{
-    struct cleat_text nothing = {"", 0};
-
-    (void)service->loader.watch(service->loader.context, slot->loader_key,
-                                nothing, false);
-}
-
-void tool_service_unwatch_all(struct cleat_tool_service *service)
-{
-    for (uint32_t i = 0; i < service->slots_count; i++) {
-        if (service->slots[i].watched) { unwatch(service, &service->slots[i]); }
-        service->slots[i].watched = 0;
-    }
-}
-
-/* A value of a source has gone: after the last, its changes are nobody's
- * concern. */
-static void forget(const struct cleat_tool_service *service,
-                   struct tools_slot *slot)
-{
-    uint32_t other = tool_service_find_value(service, slot->key);
-
-    if (!slot->watched) { return; }
-    slot->watched = 0;
-    if (other != TOOLS_NOBODY) {
-        service->slots[other].watched = 1;
-    } else {
-        unwatch(service, slot);
-    }
-}
-
 /* ---- publishing --------------------------------------------------------- */
 
 void tool_service_unpublish(struct cleat_tool_service *service, uint64_t key)
@@ -181,7 +52,7 @@ static void publish(struct cleat_tool_service *service,
 
 static bool is_pinned(const struct tools_line *line)
 {
-    return (uint32_t)tools_load(&line->pins) != 0;
+    return (tools_load(&line->pins) & TOOLS_PINS) != 0;
 }
 
 /* Whether a slot may be taken; then nobody gets it any more. */
@@ -200,15 +71,15 @@ static void reclaim(struct cleat_tool_service *service, uint32_t number)
     }
     if (yes) {
         slot->state = TOOLS_EMPTY;
-        forget(service, slot);
+        tool_service_forget(service, number);
     }
     (void)cleat_tool_cache_reclaimed(service->machine, number, yes);
 }
 
-/* Of all values that a slot has held. */
-static uint32_t hits_of(const struct cleat_tool_service *service, uint32_t slot)
+/* Of all values that a slot has held, in place. */
+static uint64_t hits_of(const struct cleat_tool_service *service, uint32_t slot)
 {
-    return (uint32_t)(tools_read(&service->lines[slot].pins) >> 32);
+    return tools_read(&service->lines[slot].pins) & ~TOOLS_PINS;
 }
 
 /* ---- loads -------------------------------------------------------------- */
@@ -289,7 +160,8 @@ static enum cleat_status describe(const struct cleat_tool_service *service,
         request->definition.bytes = known->path_bytes;
         return CLEAT_OK;
     }
-    source = find_source(service, known->key, &request->definition);
+    source = tool_service_find_source(service, known->key,
+                                      &request->definition);
     if (source == NULL) { return CLEAT_NOT_FOUND; }
     request->kind = CLEAT_LOADER_SOURCE;
     request->key = source->key;
@@ -332,6 +204,7 @@ static void begin_load(struct cleat_tool_service *service, uint64_t now_ns,
     known->began_ns = command->began_ns;
     known->attempts = command->attempts;
     known->error.status = CLEAT_PENDING;
+    if (command->attempts == 1) { known->error.text[0] = '\0'; }
     if (status == CLEAT_OK) {
         status = service->loader.start(service->loader.context, &request);
     } else {
@@ -412,12 +285,14 @@ static void wake(struct cleat_tool_service *service, uint64_t now_ns,
 void tool_service_tell_hits(struct cleat_tool_service *service)
 {
     for (uint32_t i = 0; i < service->slots_count; i++) {
-        uint32_t hits = hits_of(service, i);
-        uint32_t since = hits - service->slots[i].hits_told;
+        uint64_t hits = hits_of(service, i);
+        uint64_t since = hits - service->slots[i].hits_told;
 
-        if (since == 0) { continue; }
+        /* Fewer than before: one that was told has been taken back. */
+        if (since == 0 || since > UINT64_MAX / 2) { continue; }
         service->slots[i].hits_told = hits;
-        (void)cleat_tool_cache_used(service->machine, i, since);
+        (void)cleat_tool_cache_used(service->machine, i,
+                                    since >> TOOLS_PINS_BITS);
     }
 }
 

@@ -46,7 +46,8 @@ static bool read_view(const struct tools_view *view, const char *path,
 static uint32_t place_of(const struct cleat_tool_service *service,
                          uint64_t hash)
 {
-    uint32_t first = (uint32_t)(hash % service->views_count);
+    uint32_t first = (uint32_t)((hash & UINT32_MAX) * service->views_count >>
+                                32);
     uint32_t place = first;
 
     do {

@@ -135,6 +135,12 @@ enum cleat_status tool_service_say_why(const struct tools_get *get,
                                 "%snot there by the deadline%s%s", who,
                                 words[0] != '\0' ? "; so far: " : "", words);
     }
+    if (status == CLEAT_NO_SLOT && get->caller == TOOLS_NOBODY) {
+        return tool_service_say(get->error, status, source, 0,
+                                "%sit must be waited for, and callers_max "
+                                "threads wait already (NO_SLOT)",
+                                who);
+    }
     if (known == NULL || known->error.status != status) {
         return tool_service_say(get->error, status, source, 0, "%s%s (%s)", who,
                                 cleat_status_sentence(status),

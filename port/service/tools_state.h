@@ -1,8 +1,10 @@
 /* Cleat: what the files of the tool service share. SPDX-License-Identifier:
  * Apache-2.0
  *
- *   tools.c        its beginning and end, get
+ *   tools.c        its beginning and end
+ *   tools_get.c    get, where it has to wait
  *   tools_list.c   hits, which take no lock; lists
+ *   tools_known.c  what is known of keys
  *   tools_drive.c  the machine's commands, the loader's messages
  *   tools_call.c   calls
  *   tools_say.c    error texts, and why
@@ -80,9 +82,11 @@ static inline void tools_write(uint64_t *word, uint64_t value)
 
 /* ---- slots -------------------------------------------------------------- */
 
-/* A pin, and a pin that is a hit: pins below, hits above. */
+/* A pin, and a pin that is a hit: pins in the lower 24 bits, hits above. */
+#define TOOLS_PINS_BITS 24
+#define TOOLS_PINS ((UINT64_C(1) << TOOLS_PINS_BITS) - 1)
 #define TOOLS_PIN UINT64_C(1)
-#define TOOLS_HIT (UINT64_C(1) << 32 | TOOLS_PIN)
+#define TOOLS_HIT (UINT64_C(1) << TOOLS_PINS_BITS | TOOLS_PIN)
 #define TOOLS_PUBLISHED UINT64_C(1)
 
 /* What a hit touches of a slot. */
@@ -106,12 +110,11 @@ struct tools_slot {
     uint64_t key;        /* in the machine */
     uint64_t loader_key; /* a source's, as the loader gave it */
     uint64_t load;
-    uint64_t took_ns; /* what its attempt was given */
-    uint32_t entry;   /* of the machine, while loading */
-    uint32_t hits_told;
+    uint64_t took_ns;   /* what its attempt was given */
+    uint64_t hits_told; /* in place, as in `pins` */
+    uint32_t entry;     /* of the machine, while loading */
     uint8_t state;
     uint8_t watched; /* changes of `key` are told because of this value */
-    uint16_t reserved;
     struct cleat_error error; /* the loader's while a request is under way */
 };
 
@@ -195,7 +198,7 @@ struct cleat_tool_service {
     struct cleat_service_ports ports;
     struct tools_line *lines;
     uint64_t *hashes; /* one a view, 0: none; a view's place is the first free
-                         one from hash % views on */
+                         one from where its hash's lower half points */
     struct tools_view *views;
     unsigned char *values;
     size_t slot_bytes;
@@ -292,30 +295,46 @@ void tool_service_empty(struct cleat_tool_list *list);
 /* With it: the next hit of this path finds what the list holds. */
 void tool_service_show(const struct tools_get *get);
 
-/* tools_drive.c: with the lock */
-struct cleat_drive_machine
-tool_service_machine(struct cleat_tool_service *service);
-void tool_service_wake(struct cleat_tool_service *service);
-void tool_service_post(const struct cleat_tool_service *service,
-                       uint32_t caller);
-void tool_service_tell_hits(struct cleat_tool_service *service);
-void tool_service_unpublish(struct cleat_tool_service *service, uint64_t key);
-void tool_service_watch(struct cleat_tool_service *service,
-                        const struct cleat_tool_list *list);
-void tool_service_unwatch_all(struct cleat_tool_service *service);
-/* The newest value of a key that is there; NOBODY. */
-uint32_t tool_service_find_value(const struct cleat_tool_service *service,
-                                 uint64_t key);
+/* tools_known.c: with the lock */
 /* What is known of a key; NULL: nothing. */
 struct tools_known *tool_service_known(const struct cleat_tool_service *service,
                                        uint64_t key);
 /* The same, to be filled: the machine knows the key as `entry`. */
 struct tools_known *tool_service_know(struct cleat_tool_service *service,
                                       uint32_t entry, uint64_t key);
+/* The newest value of a key that is there; NOBODY. */
+uint32_t tool_service_find_value(const struct cleat_tool_service *service,
+                                 uint64_t key);
+/* A config's words about a source, from any config that names it; NULL: none
+ * does. */
+const struct cleat_tool_source *
+tool_service_find_source(const struct cleat_tool_service *service, uint64_t key,
+                         struct cleat_text *definition);
+/* The sources of a list are watched, if sources are. */
+void tool_service_watch(struct cleat_tool_service *service,
+                        const struct cleat_tool_list *list);
+/* A slot's value has gone: after the last one of a source, its changes are
+ * nobody's concern. */
+void tool_service_forget(struct cleat_tool_service *service, uint32_t slot);
+void tool_service_unwatch_all(struct cleat_tool_service *service);
+
+/* tools_drive.c: with the lock */
+struct cleat_drive_machine
+tool_service_machine(struct cleat_tool_service *service);
+/* The service's thread is to look again. */
+void tool_service_wake(struct cleat_tool_service *service);
+/* The same of a caller. */
+void tool_service_post(const struct cleat_tool_service *service,
+                       uint32_t caller);
+/* Tells the machine what was given out without asking it. */
+void tool_service_tell_hits(struct cleat_tool_service *service);
+/* No hit gets a value of that key any more. */
+void tool_service_unpublish(struct cleat_tool_service *service, uint64_t key);
 /* Whether who waits has nothing to wait for any more. */
 bool tool_service_settled(const struct tools_get *get);
 
-/* tools.c: with the lock */
+/* tools_get.c: with the lock */
+/* A place to wait; NOBODY: there is none. */
 uint32_t tool_service_take_caller(struct cleat_tool_service *service,
                                   struct tools_get *get);
 void tool_service_give_caller(struct cleat_tool_service *service,

@@ -6,9 +6,9 @@ usage: yaml_omegaconf.py YAML_JSON CONFIGS [COUNT [SEED]]
 What YAML_JSON gives for a text is what OmegaConf gives for it (load, then
 to_container with resolve), or it is refused by line and column. The texts are
 the files in CONFIGS, which must all be accepted; generated documents of
-ordinary YAML, which must be too; and COUNT texts of each of two kinds that
-look for trouble: fragments thrown together, and documents with a few bytes
-changed. Prints how many of each were accepted. Exits 77 without OmegaConf.
+ordinary YAML, which must be too; and COUNT texts of each of three kinds that
+look for trouble: scalars over several lines, fragments thrown together, and
+documents with a few bytes changed. Prints how many of each were accepted. Exits 77 without OmegaConf.
 """
 import io
 import json
@@ -33,7 +33,7 @@ ENVIRONMENT = {
 UNSET = ("CLEAT_NONE", "CLEAT_NOTHING")
 
 
-# ---- the two readers ----------------------------------------------------------
+# ---- the two readers --------------------------------------------------------
 
 def omegaconf(data):
     """(True, value) or (False, why)."""
@@ -103,14 +103,15 @@ class Judge:
         return accepted
 
 
-# ---- ordinary documents ----------------------------------------------------------
+# ---- ordinary documents -----------------------------------------------------
 
 WORDS = ["function", "object", "string", "name", "a", "b2", "class_name",
          "verl.tools.gsm8k_tool.Gsm8kTool", "http://127.0.0.1:8000/retrieve",
          "x y z", "it's", 'say "hi"', "ends with.", "-dash", "a-b", "1.2.3",
          "v0.7.1", "2024-01-01", "12:30", "a,b", "é", "日本", "😀", "50%",
          "C:\\path", "a #b"[:2], "tavily_search_tool", "./mcp_server.json",
-         "0o17", "1e", "e3", "y", "n", "t", "None", "nil", "off-by-one"]
+         "0o17", "1e", "e3", "y", "n", "t", "None", "nil", "off-by-one",
+         "ud83d"]
 PLAIN_VALUES = ["1", "0", "-5", "120", "0.5", "1e3", "1.5e-3", "-2.0", "true",
                 "false", "True", "yes", "off", "null", "~", "017", "0x1F",
                 "1_000", "+3", ".5", "1.", "0b101", "12:30:45", "1e+5"]
@@ -120,7 +121,8 @@ INTERPOLATED = ["${oc.env:CLEAT_A}", "${oc.env:CLEAT_NONE,fallback}",
                 "${oc.env:CLEAT_NONE, 30}", "${oc.env:CLEAT_NUMBER}",
                 "${oc.env:CLEAT_EMPTY}", "${oc.env:CLEAT_NONE,null}",
                 "${oc.env:CLEAT_A}${oc.env:CLEAT_NUMBER}",
-                "\\${escaped}", "${oc.env:CLEAT_NONE,'quoted, text'}"]
+                "\\${escaped}", "${oc.env:CLEAT_NONE,e5}",
+                "${oc.env:CLEAT_NONE,'quoted, text'}"]
 
 
 class Ordinary:
@@ -230,14 +232,15 @@ class Ordinary:
         return data
 
 
-# ---- trouble --------------------------------------------------------------------------
+# ---- trouble ----------------------------------------------------------------
 
 FRAGMENTS = WORDS + PLAIN_VALUES + INTERPOLATED + [
     "\n", "\n", "\n", "\n", "\n  ", "\n  ", "\n    ", "\n- ", "\n  - ", " ",
     " ", "  ", "\t", "\r\n", "\r", ": ", ": ", ": ", ":", "- ", "-", "?", "? ",
     ", ", ",", "[", "]", "{", "}", "[]", "{}", "#", " # c", "&x ", "&y ", "*x",
     "*y", "*x ", "&x", "!!str ", "!!int ", "!!float ", "!!bool ", "!!null ",
-    "!!map ", "!!seq ", "!!set ", "!!binary ", "!foo ", "! ", "!<x> ", "|", ">",
+    "!!map ", "!!seq ", "!!set ", "!!binary ", "!foo ", "! ", "!<x> ", "|",
+    ">",
     "|-", "|+", ">+", "|2", ">1-", "---", "--- ", "\n---\n", "...", "\n...\n",
     "%YAML 1.1\n", "'", '"', "''", '""', "'a'", '"a"', "'a\n b'", '"a\n\n b"',
     '"a \\\n  b"', '"\\x41\\u00e9\\U0001F600"', '"\\ud83d\\ude00"', '"\\0"',
@@ -251,12 +254,15 @@ FRAGMENTS = WORDS + PLAIN_VALUES + INTERPOLATED + [
     "1:5:", "99999999999999999999", "0xffffffffffffffff",
     "0x10000000000000000", "0777", "-0b11", "0.1", "123456789.123456789",
     "4.9e-324", "1.7976931348623157e308", "1.7976931348623159e308", "2" * 300,
+    "18446744073709551615:10", "1e-" + "9" * 25, "0.1e-" + "9" * 25,
+    "1e" + "9" * 25, "0e" + "9" * 25, "0.0e-5", "-0.0e5",
     "\u0085", "\u2028", "\u00a0", "\ufeff", "\ufffe", "\x7f", "\x00",
     "${", "${}", "${b}", "${.b}", "${oc.env:}", "${oc.env:CLEAT_NONE}",
     "${oc.env:CLEAT_NONE,}", "${oc.env:CLEAT_A,x,y}", "${ oc.env : CLEAT_A }",
     "${oc.env:CLEAT_QUESTIONS}", "${oc.env:CLEAT_ODD}", "x${oc.env:CLEAT_ODD}",
     "${oc.env:CLEAT_SPACE}", "${oc.env:'CLEAT_A'}", "${oc.decode:1}",
-    "${oc.env:${oc.env:CLEAT_A}}", "\\\\${oc.env:CLEAT_A}",
+    "${oc.env:${oc.env:CLEAT_A}}", "${oc.abc:CLEAT_A}", "${oc.env:10,x}",
+    "\\\\${oc.env:CLEAT_A}",
     "\\\\\\${oc.env:CLEAT_A}", "\\\\ \\ ${oc.env:CLEAT_A} \\\\", "$", "$$",
     "$${oc.env:CLEAT_A}", "}", "${oc.env:null,x}", "${oc.env:TRUE,x}"]
 DEFAULTS = ["10", "-5", "+5", "0", "-0", "007", "1_000", "1__0", "1.0", "0.5",
@@ -267,7 +273,8 @@ DEFAULTS = ["10", "-5", "+5", "0", "-0", "007", "1_000", "1__0", "1.0", "0.5",
             "[]", "[a]", "'a'", '"a"', "'a' b", "''", "'it''s'", "1e3x",
             "12abc", "0x1F", "123456789012345678", "1234567890.123456",
             "1.0e5", "0_1", "1_0.5", "-", "--", "+-5", "a\\b", "a,b", "$",
-            "a$b", "${oc.env:CLEAT_A}", "'${oc.env:CLEAT_A}'", "???", "9" * 30]
+            "a$b", "+", "_1", "Inf", "NAN", "+inf",
+            "${oc.env:CLEAT_A}", "'${oc.env:CLEAT_A}'", "???", "9" * 30]
 
 
 def soup(dice):
@@ -281,6 +288,26 @@ def soup(dice):
             parts.append(dice.choice(FRAGMENTS))
     parts.append(dice.choice(["", "\n", "]", "}", "\"", "'", "\nc: 1\n"]))
     return "".join(parts).encode("utf-8", "surrogatepass")
+
+
+def lines(dice):
+    """A scalar of some style over several lines, with odd space and breaks."""
+    indent = dice.choice(["", " ", "  ", "  ", "  ", "   "])
+    begin, end = dice.choice([
+        ("a: ", "\n"), ("a:\n" + indent, "\n"), ("- ", "\n"), ("a: \"", "\"\n"),
+        ("- '", "'\n"), ("a: [", "]\n"), ("- {k: \"", "\"}\n"),
+        ("a: |\n" + indent, "\n"), ("- |-\n" + indent, "\n"),
+        ("a: |+\n" + indent, "\nb: 1\n"), ("a: >\n" + indent, "\n"),
+        ("a:\n  - >-\n  " + indent, "\n"), ("- >+\n" + indent, "\n- x\n")])
+    parts = [dice.choice(["x", "y z", "word", " ", "  ", "\t", "\n" + indent,
+                          "\n" + indent, "\n" + indent, "\n", "\n\n", "\n ",
+                          " \n" + indent, "# c", " # c", "- i", "k: v", ":", ",",
+                          "''", "\\n", "\\ ", "\\\n" + indent, "\\\"", "\\x20"])
+             for _ in range(dice.randint(1, 8))]
+    text = begin + "".join(parts) + dice.choice([end, end, end.rstrip("\n")])
+    if dice.random() < 0.15:
+        text = text.replace("\n", "\r\n")
+    return text.encode()
 
 
 def spoiled(dice, data):
@@ -301,6 +328,8 @@ def spoiled(dice, data):
         else:
             other = dice.randrange(len(data) + 1)
             data[at:at] = data[other:other + dice.randint(1, 20)]
+    if dice.random() < 0.1:
+        data = data.replace(b"\n", b"\r\n")
     return bytes(data)
 
 
@@ -333,7 +362,8 @@ def main():
               [b"a: '${oc.env:CLEAT_NONE,%s}'" %
                value.replace("'", "''").encode() for value in DEFAULTS]
     judge.look("scalars", scalars)
-    accepted = judge.look("soup", [soup(dice) for _ in range(count)])
+    accepted = judge.look("lines", [lines(dice) for _ in range(count)])
+    accepted += judge.look("soup", [soup(dice) for _ in range(count)])
     accepted += judge.look("spoiled", [
         spoiled(dice, dice.choice(documents + texts)) for _ in range(count)])
     if accepted < count // 3:

@@ -207,6 +207,13 @@ class EndlessPages(Good):
             "nextCursor": str(int(cursor) + 1)}))
 
 
+class TooManyTools(Good):
+    def list(self, message):
+        self.tools = [definition(f"tool{i}", "x", {"type": "object"})
+                      for i in range(1025)]
+        super().list(message)
+
+
 class SameCursor(Good):
     def list(self, message):
         self.send(result(message["id"], {"tools": [], "nextCursor": "again"}))
@@ -305,12 +312,6 @@ class Late(Good):
         late = result(self.kept["id"], {"tools": [definition("late")]})
         self.send(late)
         super().list(message)
-
-
-class LateCall(Good):
-    def call(self, message):
-        time.sleep(float(os.environ["FAULT_SECONDS"]))
-        super().call(message)
 
 
 class Deep(Good):
@@ -476,6 +477,11 @@ class Strangers(Good):
 class Refuses(Good):
     def list(self, message):
         self.send(error(message["id"], -32603, "the \x1b[31mdatabase is gone"))
+
+
+class RefusesParams(Good):
+    def list(self, message):
+        self.send(error(message["id"], -32602, "Invalid params"))
 
 
 class NoArray(Good):
@@ -774,6 +780,26 @@ class HttpSessionLost(Http):
 class HttpSessionAlwaysLost(Http):
     def list(self, handler, message):
         handler.refuse(400, -32000, "Bad Request: No valid session ID provided")
+
+
+class HttpLate(Http):
+    """The answer to the first request comes with that to the second."""
+
+    def __init__(self, *tools):
+        super().__init__(*tools)
+        self.asked = 0
+        self.again = threading.Event()
+
+    def list(self, handler, message):
+        self.asked += 1
+        if self.asked > 1:
+            self.again.set()
+            super().list(handler, message)
+            return
+        while not self.again.wait(0.1):
+            if self.over.is_set():
+                return
+        handler.reply(result(message["id"], {"tools": [definition("late")]}))
 
 
 class HttpRedirectLoop(Http):

@@ -63,6 +63,20 @@ static int silent(void)
     return 0;
 }
 
+static int swallow(unsigned long bytes)
+{
+    static char text[65536];
+
+    while (bytes > 0) {
+        size_t most = bytes < sizeof text ? bytes : sizeof text;
+        ssize_t got = read(0, text, most);
+        if (got <= 0) { return 1; }
+        bytes -= (unsigned long)got;
+    }
+    say("done\n", 5);
+    return silent();
+}
+
 static int parent(void)
 {
     char line[64];
@@ -104,9 +118,7 @@ static int secret(void)
 
 static int chatter(unsigned long lines)
 {
-    for (unsigned long i = 0; i < lines; i++) {
-        (void)printf("line %lu\n", i);
-    }
+    for (unsigned long i = 0; i < lines; i++) { (void)printf("line %lu\n", i); }
     (void)fflush(stdout);
     return 0;
 }
@@ -325,6 +337,7 @@ static int behave(const char *way, int argc, char **argv)
     if (strcmp(way, "echo") == 0) { return echo(SIZE_MAX); }
     if (strcmp(way, "drip") == 0) { return echo(1); }
     if (strcmp(way, "silent") == 0) { return silent(); }
+    if (strcmp(way, "swallow") == 0) { return swallow(number(argc, argv)); }
     if (strcmp(way, "parent") == 0) { return parent(); }
     if (strcmp(way, "flood") == 0) { return flood(); }
     if (strcmp(way, "words") == 0) { return words(); }

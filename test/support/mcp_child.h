@@ -15,6 +15,7 @@ bool mcp_child_is(int argc, char **argv);
  *   echo          says each line again, until the end of its input
  *   drip          the same, one byte a write
  *   silent        reads and says nothing
+ *   swallow N     says "done" once it has read N bytes; then as silent
  *   deaf          does not read
  *   stubborn      does not read, ignores SIGTERM
  *   parent        starts a process that keeps its output, says its number,

@@ -231,6 +231,12 @@ def folded(c):
     c.send(TEXT)
 
 
+def folded_blank(c):
+    c.head("200 OK", "X-Folded: one", " \t", "Content-Type: application/json",
+           f"Content-Length: {len(TEXT.encode())}")
+    c.send(TEXT)
+
+
 def delete_only(c):
     if c.method == "DELETE":
         c.reply(TEXT)
@@ -390,6 +396,21 @@ def headers_endless(c):
     c.send("HTTP/1.1 200 OK\r\n")
     while True:
         c.send("X-More: " + "y" * 500 + "\r\n")
+
+
+def header_endless(c):
+    """One line that never ends."""
+    c.send("HTTP/1.1 200 OK\r\nX-More: ")
+    while True:
+        c.send("y" * 4096)
+
+
+def trailer_endless(c):
+    c.chunked("application/json")
+    c.chunk(TEXT)
+    c.send("0\r\nX-More: ")
+    while True:
+        c.send("y" * 4096)
 
 
 def hints_endless(c):

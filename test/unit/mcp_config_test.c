@@ -568,6 +568,17 @@ static void yaml_that_is_none_is_refused_by_line_and_column(void **state)
          "1:4: a character that YAML does not allow; expected an escape in "
          "double quotes"},
         {"a: \xC3", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \x80", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \xC0\x80", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \xC1\xBF", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \xE0\x80\x80", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \xE0\x9F\xBF", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \xED\xA0\x80", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \xF0\x8F\xBF\xBF", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \xF4\x90\x80\x80", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \xF5\x80\x80\x80", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \xE2\x80", CLEAT_MALFORMED, "1:4: not UTF-8"},
+        {"a: \xC3(", CLEAT_MALFORMED, "1:4: not UTF-8"},
         {"just text\n", CLEAT_MALFORMED,
          "1:1: a value alone; expected a mapping"},
         {"a: 1\nb: 2\n\xC3\xA9: 1\na: 3\n", CLEAT_EXISTS,
@@ -662,8 +673,12 @@ static void yaml_that_could_mean_two_things_is_refused(void **state)
         {"a: 1\rb: 2\n", CLEAT_MALFORMED,
          "1:5: a character that YAML does not allow; expected an escape in "
          "double quotes"},
+        {"a: \"b\r\n  \"\n", CLEAT_UNSUPPORTED,
+         "1:6: a line's end of CR LF within a text; expected LF"},
         {"a: 1e999\n", CLEAT_UNSUPPORTED, "1:4: a number that is too large"},
         {"a: 0xfffffffffffffffff\n", CLEAT_UNSUPPORTED,
+         "1:4: a number that is too long"},
+        {"a: 18446744073709551615:1\n", CLEAT_UNSUPPORTED,
          "1:4: a number that is too long"},
         {"a: 0x_\n", CLEAT_UNSUPPORTED, "1:4: a number without digits"},
         {"a: 1:30.5\n", CLEAT_UNSUPPORTED,
@@ -861,6 +876,10 @@ static void servers_that_are_none_are_refused_by_line_and_column(void **state)
          CLEAT_UNSUPPORTED,
          "1:32: server 'a': env: \"${\": nothing is put in its place here; "
          "expected the value itself"},
+        {"{\"a\":{\"command\":\"c\",\"env\":{\"${K}\":\"v\"}}}",
+         CLEAT_UNSUPPORTED,
+         "1:28: server 'a': env: \"${\": nothing is put in its place here; "
+         "expected the value itself"},
         {"{\"a\":{\"command\":\"c\",\"cwd\":7}}", CLEAT_MALFORMED,
          "1:27: server 'a': cwd: expected a string"},
         {"{\"a\":{\"command\":\"c\",\"type\":\"sse\"}}", CLEAT_MALFORMED,
@@ -873,6 +892,29 @@ static void servers_that_are_none_are_refused_by_line_and_column(void **state)
          CLEAT_MALFORMED,
          "1:31: server 'a': type: expected stdio, http, streamable-http or "
          "sse"},
+        {"{\"a\":{\"url\":5}}", CLEAT_MALFORMED,
+         "1:13: server 'a': url: expected a string"},
+        {"{\"a\":{\"url\":\"\"}}", CLEAT_MALFORMED,
+         "1:13: server 'a': url: empty; expected a text"},
+        {"{\"a\":{\"url\":\"http://${H}\"}}", CLEAT_UNSUPPORTED,
+         "1:13: server 'a': url: \"${\": nothing is put in its place here; "
+         "expected the value itself"},
+        {"{\"a\":{\"url\":\"http://h\",\"headers\":{\"X\":\"${H}\"}}}",
+         CLEAT_UNSUPPORTED,
+         "1:39: server 'a': headers: \"${\": nothing is put in its place here; "
+         "expected the value itself"},
+        {"{\"a\":{\"url\":\"http://h\",\"headers\":[]}}", CLEAT_MALFORMED,
+         "1:34: server 'a': headers: expected an object of strings"},
+        {"{\"a\":{\"url\":\"http://h\",\"auth_token\":\"${H}\"}}",
+         CLEAT_UNSUPPORTED,
+         "1:37: server 'a': auth_token: \"${\": nothing is put in its place "
+         "here; "
+         "expected the value itself"},
+        {"{\"a\":{\"command\":\"c\",\"cwd\":\"${H}\"}}", CLEAT_UNSUPPORTED,
+         "1:27: server 'a': cwd: \"${\": nothing is put in its place here; "
+         "expected the value itself"},
+        {"{\"a\":{\"command\":\"c\",\"cwd\":\"\"}}", CLEAT_MALFORMED,
+         "1:27: server 'a': cwd: empty; expected a text"},
         {"{\"a\":{\"url\":\"ftp://" CANARY "\"}}", CLEAT_MALFORMED,
          "1:13: server 'a': url: expected http:// or https://"},
         {"{\"a\":{\"url\":\"http://user:" CANARY "@h/\"}}", CLEAT_MALFORMED,
@@ -891,6 +933,21 @@ static void servers_that_are_none_are_refused_by_line_and_column(void **state)
          "1:13: server 'a': url: expected a host, and perhaps a port, behind "
          "the scheme"},
         {"{\"a\":{\"url\":\"http://h:/\"}}", CLEAT_MALFORMED,
+         "1:13: server 'a': url: expected a host, and perhaps a port, behind "
+         "the scheme"},
+        {"{\"a\":{\"url\":\"http://h:8x/\"}}", CLEAT_MALFORMED,
+         "1:13: server 'a': url: expected a host, and perhaps a port, behind "
+         "the scheme"},
+        {"{\"a\":{\"url\":\"http://[]/\"}}", CLEAT_MALFORMED,
+         "1:13: server 'a': url: expected a host, and perhaps a port, behind "
+         "the scheme"},
+        {"{\"a\":{\"url\":\"http://[::1x:80/\"}}", CLEAT_MALFORMED,
+         "1:13: server 'a': url: expected a host, and perhaps a port, behind "
+         "the scheme"},
+        {"{\"a\":{\"url\":\"http://[::1]x/\"}}", CLEAT_MALFORMED,
+         "1:13: server 'a': url: expected a host, and perhaps a port, behind "
+         "the scheme"},
+        {"{\"a\":{\"url\":\"http://h:123456/\"}}", CLEAT_MALFORMED,
          "1:13: server 'a': url: expected a host, and perhaps a port, behind "
          "the scheme"},
         {"{\"a\":{\"url\":\"http://[::1/\"}}", CLEAT_MALFORMED,

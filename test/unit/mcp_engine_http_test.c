@@ -798,6 +798,84 @@ static void nothing_overtakes_initialized_and_its_refusal_counts(void **state)
     END(t);
 }
 
+static void a_handshake_that_fails_says_how(void **state)
+{
+    static const struct {
+        char first; /* 'i': initialize, 'd': server/discover, 'g': GET */
+        char how;   /* 'r': a reply, 'e': ended, 'f': failed */
+        uint32_t http;
+        enum cleat_status told;
+        const char *body;
+        enum cleat_status status;
+        const char *said;
+    } rows[] = {
+        {'i', 'r', 401, 0, "", CLEAT_PERMANENT,
+         "initialize was answered with HTTP 401"},
+        {'i', 'r', 503, 0,
+         "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,"
+         "\"message\":\"starting\"}}",
+         CLEAT_TRANSIENT, "HTTP 503: starting"},
+        {'i', 'r', 200, 0,
+         "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32603,"
+         "\"message\":\"busy\"}}",
+         CLEAT_TRANSIENT, "initialize was refused with -32603: busy"},
+        {'i', 'r', 200, 0,
+         "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32602,"
+         "\"message\":\"bad\"}}",
+         CLEAT_PERMANENT, "initialize was refused with -32602: bad"},
+        {'i', 'r', 200, 0, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":7}",
+         CLEAT_PEER_DEVIANT, "no object"},
+        {'i', 'r', 200, 0, "{\"jsonrpc\":", CLEAT_MALFORMED, "cannot be read"},
+        {'i', 'f', 0, CLEAT_TRANSIENT, "refused", CLEAT_TRANSIENT,
+         "no answer to initialize: refused"},
+        {'i', 'f', 0, CLEAT_PERMANENT, "bad certificate", CLEAT_PERMANENT,
+         "bad certificate"},
+        {'i', 'e', 0, 0, "", CLEAT_SHORT, "no answer to initialize"},
+        {'d', 'f', 0, CLEAT_TRANSIENT, "no such name", CLEAT_TRANSIENT,
+         "no answer to server/discover: no such name"},
+        {'d', 'r', 500, 0, "", CLEAT_TRANSIENT,
+         "server/discover was answered with HTTP 500"},
+        {'d', 'r', 400, 0,
+         "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32022,"
+         "\"data\":{\"supported\":[\"2031-01-01\"]}}}",
+         CLEAT_UNSUPPORTED, "no revision that we speak"},
+        {'g', 'r', 401, 0, "", CLEAT_PERMANENT,
+         "GET was answered with HTTP 401"},
+        {'g', 'r', 502, 0, "", CLEAT_TRANSIENT,
+         "GET was answered with HTTP 502"},
+        {'g', 'f', 0, CLEAT_TRANSIENT, "no such name", CLEAT_TRANSIENT,
+         "no such name"},
+        {'g', 'f', 0, CLEAT_PERMANENT, "bad certificate", CLEAT_PERMANENT,
+         "bad certificate"},
+        {'g', 'f', 0, CLEAT_SHORT, "reset", CLEAT_TRANSIENT, "reset"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct seen *seen;
+        WITH(t, rows[i].first == 'g' ? MCP_WIRE_SSE : MCP_WIRE_HTTP,
+             rows[i].first == 'i' ? CLEAT_MCP_ERA_LEGACY : CLEAT_MCP_ERA_AUTO);
+
+        call(t, 1, 30 * S);
+        expect_open(t);
+        opened(t);
+        seen = expect(t, MCP_SEND);
+        if (rows[i].how == 'r') {
+            reply(t, seen->action.exchange, rows[i].http, rows[i].body);
+        } else if (rows[i].how == 'e') {
+            response(t, seen->action.exchange, 200, 's', "");
+            ended(t, seen->action.exchange);
+        } else {
+            failed(t, seen->action.exchange, rows[i].told, rows[i].body);
+        }
+        (void)expect_done(t, 1, rows[i].status);
+        expect_text(t, 1, rows[i].said);
+        (void)expect(t, MCP_CLOSE);
+        expect_nothing(t);
+        END(t);
+    }
+}
+
 static void silence_after_initialized_costs_request_ns(void **state)
 {
     struct seen *seen;
@@ -1125,6 +1203,31 @@ static void a_third_resumption_is_not_tried(void **state)
     END(t);
 }
 
+static void each_page_may_be_resumed_twice(void **state)
+{
+    struct seen *seen;
+    uint64_t id;
+    WITH(t, MCP_WIRE_HTTP, CLEAT_MCP_ERA_LEGACY);
+
+    (void)state;
+    seen = until_legacy_list(t);
+    for (unsigned page = 0; page < 2; page++) {
+        id = seen->action.exchange;
+        for (unsigned i = 0; i < 2; i++) {
+            prime_and_end(t, seen->action.exchange, "e", 1 * MS);
+            tick(t, t->now_ns + 1 * MS);
+            seen = expect_send(t, "");
+        }
+        response(t, seen->action.exchange, 200, 's', SESSION);
+        message(t, seen->action.exchange,
+                result(id, page == 0 ? "{\"tools\":[],\"nextCursor\":\"n\"}"
+                                     : PAGE(TOOL("a"))));
+        if (page == 0) { seen = expect(t, MCP_SEND); }
+    }
+    (void)expect_done(t, 1, CLEAT_OK);
+    END(t);
+}
+
 static void a_stream_is_not_resumed_where_that_cannot_be(void **state)
 {
     static const char *const ids[] = {"", "caf\xC3\xA9", "a\nX-Evil: 1"};
@@ -1385,6 +1488,91 @@ a_channel_that_the_server_does_not_have_is_not_asked_for_again(void **state)
     }
 }
 
+static void a_channel_that_is_only_busy_is_asked_for_again(void **state)
+{
+    struct bench *t = begin_modern();
+    struct seen *seen;
+    uint64_t again_ns;
+
+    (void)state;
+    mcp_engine_follow(t->engine, t->now_ns, true);
+    pull(t);
+    for (unsigned i = 0; i < 3; i++) {
+        seen = expect(t, MCP_SEND);
+        if (i == 0) {
+            response(t, seen->action.exchange, 503, 'n', "");
+        } else {
+            response(t, seen->action.exchange, 200, 's', "");
+            message(t, seen->action.exchange,
+                    i == 1 ? rpc_error(seen->action.exchange, -32000, "busy")
+                           : "broken");
+        }
+        (void)expect(t, MCP_CANCEL);
+        expect_nothing(t);
+        again_ns = mcp_engine_deadline(t->engine);
+        assert_true(again_ns > t->now_ns && again_ns < CLEAT_NEVER);
+        tick(t, again_ns);
+    }
+    (void)expect(t, MCP_SEND);
+    END(t);
+}
+
+static void a_channel_whose_session_is_lost_begins_a_new_one(void **state)
+{
+    struct seen *seen;
+    struct bench *t = test_malloc(sizeof *t);
+
+    (void)state;
+    configure(t, MCP_WIRE_HTTP, CLEAT_MCP_ERA_LEGACY);
+    start(t);
+    mcp_engine_follow(t->engine, t->now_ns, true);
+    pull(t);
+    expect_open(t);
+    opened(t);
+    shake_hands_as(t, SESSION);
+    seen = expect_send(t, "");
+    response(t, seen->action.exchange, 404, 'n', "");
+    (void)expect(t, MCP_CANCEL);
+    shake_hands_as(t, SESSION);
+    seen = expect_send(t, "");
+    expect_headers(seen, SESSION_HEADERS);
+    response(t, seen->action.exchange, 200, 's', SESSION);
+    (void)expect(t, MCP_CHANGED);
+    END(t);
+}
+
+static void an_old_server_that_has_become_modern_is_asked_so(void **state)
+{
+    struct seen *stream;
+    struct seen *seen;
+    WITH(t, MCP_WIRE_HTTP, CLEAT_MCP_ERA_AUTO);
+
+    (void)state;
+    seen = until_probe(t);
+    reply(t, seen->action.exchange, 404, "");
+    seen = expect_send(t, INITIALIZE);
+    reply(t, seen->action.exchange, 404, "");
+    stream = expect_send(t, "");
+    response(t, stream->action.exchange, 200, 's', "");
+    {
+        struct mcp_told_it told = told_it(MCP_EVENT, stream->action.exchange);
+
+        told.event = text_of("endpoint");
+        told.text = text_of("/message");
+        tell(t, &told);
+    }
+    seen = expect_send(t, INITIALIZE);
+    reply(t, seen->action.exchange, 202, "");
+    message(t, stream->action.exchange,
+            rpc_error(seen->action.exchange, -32601, "x"));
+    assert_int_equal(expect(t, MCP_CANCEL)->action.exchange,
+                     stream->action.exchange);
+    seen = expect_send(t, MODERN_LIST);
+    assert_string_equal(seen->endpoint, "");
+    expect_headers(seen, MODERN_HEADERS("tools/list"));
+    END(t);
+}
+
 /* ---- the old HTTP+SSE --------------------------------------------------- */
 
 static void endpoint(struct bench *t, uint64_t exchange, const char *uri)
@@ -1608,6 +1796,7 @@ int main(void)
             a_session_id_that_may_not_stand_in_a_header_is_refused),
         cmocka_unit_test(a_session_is_deleted_at_the_end),
         cmocka_unit_test(nothing_overtakes_initialized_and_its_refusal_counts),
+        cmocka_unit_test(a_handshake_that_fails_says_how),
         cmocka_unit_test(silence_after_initialized_costs_request_ns),
         cmocka_unit_test(an_answer_of_another_content_type_is_no_mcp_servers),
         cmocka_unit_test(a_body_that_cannot_be_read_fails_its_request_at_once),
@@ -1623,6 +1812,7 @@ int main(void)
         cmocka_unit_test(notifications_on_a_stream_come_before_the_answer),
         cmocka_unit_test(a_stream_that_ends_early_is_resumed_twice),
         cmocka_unit_test(a_third_resumption_is_not_tried),
+        cmocka_unit_test(each_page_may_be_resumed_twice),
         cmocka_unit_test(a_stream_is_not_resumed_where_that_cannot_be),
         cmocka_unit_test(
             a_refused_resumption_ends_the_call_and_does_not_repeat_it),
@@ -1635,6 +1825,9 @@ int main(void)
         cmocka_unit_test(following_over_modern_http_is_a_subscription),
         cmocka_unit_test(
             a_channel_that_the_server_does_not_have_is_not_asked_for_again),
+        cmocka_unit_test(a_channel_that_is_only_busy_is_asked_for_again),
+        cmocka_unit_test(a_channel_whose_session_is_lost_begins_a_new_one),
+        cmocka_unit_test(an_old_server_that_has_become_modern_is_asked_so),
         cmocka_unit_test(the_old_transport_answers_on_its_stream),
         cmocka_unit_test(
             the_old_transport_is_found_where_initialize_is_refused),

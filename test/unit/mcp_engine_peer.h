@@ -212,10 +212,6 @@ static inline struct mcp_told_it told_it(enum mcp_told what, uint64_t exchange)
     memset(&told, 0, sizeof told);
     told.what = what;
     told.exchange = exchange;
-    told.text = text_of("");
-    told.event = text_of("");
-    told.id = text_of("");
-    told.session = text_of("");
     told.retry_ns = CLEAT_NONE;
     told.retry_after_ns = CLEAT_NONE;
     return told;
@@ -228,8 +224,10 @@ static inline void tell(struct bench *t, const struct mcp_told_it *told)
     struct mcp_told_it copy = *told;
     char *text = test_malloc(told->text.bytes + 1);
 
-    memcpy(text, told->text.text, told->text.bytes);
-    copy.text.text = text;
+    if (told->text.bytes > 0) {
+        memcpy(text, told->text.text, told->text.bytes);
+        copy.text.text = text;
+    }
     mcp_engine_tell(t->engine, t->now_ns, &copy);
     memset(text, '#', told->text.bytes);
     test_free(text);

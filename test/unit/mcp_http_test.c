@@ -167,6 +167,7 @@ struct world {
     uint32_t told_count;
     uint64_t cancel_when; /* told_count at which it is cancelled; 0: never */
     uint64_t send_when;   /* the same: another one is sent */
+    uint32_t resends_max; /* so many FAILED are each answered with another */
     bool is_whole;        /* texts are not shortened in the log */
     size_t log_bytes;
     char log[200000];
@@ -272,6 +273,10 @@ static void on_told(void *context, uint32_t session,
         mcp_http_cancel(world->http, session, told->exchange);
         note(world, "cancelled\n");
         world->is_over = true;
+    }
+    if (told->what == MCP_FAILED && world->resends_max > 0) {
+        world->resends_max--;
+        send_one(world, MCP_POST, "", "", "{}");
     }
     if (world->told_count == world->send_when) {
         world->is_over = false;
@@ -734,6 +739,8 @@ informational_answers_folded_lines_and_trailers_tell_nothing(void **state)
     (void)state;
     expect(MCP_POST, "informed", "RESPONSE 200 json\nMESSAGE " TEXT "\nEND\n");
     expect(MCP_POST, "folded", "RESPONSE 200 json\nMESSAGE " TEXT "\nEND\n");
+    expect(MCP_POST, "folded_blank",
+           "RESPONSE 200 json\nMESSAGE " TEXT "\nEND\n");
     expect(MCP_POST, "trailers", "RESPONSE 200 json\nMESSAGE " TEXT "\nEND\n");
 }
 
@@ -914,6 +921,21 @@ static void endless_bodies_and_headers_end_at_their_limits(void **state)
            "FAILED LIMIT %ORIGIN%: its headers are longer than 65536 bytes\n");
 }
 
+/* Some libcurl say that they are out of memory; the request has arrived. */
+static void a_line_too_long_for_libcurl_does_not_deny_the_request(void **state)
+{
+    static const char *const paths[] = {"header_endless", "trailer_endless"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        struct world *world = post_with(NULL, paths[i]);
+
+        assert_has(world, "FAILED ");
+        assert_has_not(world, "FAILED TRANSIENT");
+        drop(world);
+    }
+}
+
 static void what_is_not_http_1_is_deviant(void **state)
 {
     struct world *world = post_with(NULL, "old_protocol");
@@ -959,6 +981,21 @@ static void a_name_that_is_not_known_is_transient(void **state)
     run(world);
     check(world, "FAILED TRANSIENT http://cleat.invalid:80: Could not resolve "
                  "host: cleat.invalid\n");
+    drop(world);
+}
+
+static void a_long_name_leaves_room_for_what_is_wrong_with_it(void **state)
+{
+    static const char label[] = "a234567890123456789012345678901234567890";
+    struct world *world = make(NULL);
+
+    (void)state;
+    open_at(world, 0, "", "http://%s.%s.%s.%s.%s.invalid/mcp", label, label,
+            label, label, label);
+    send_one(world, MCP_POST, "", "", "{}");
+    run(world);
+    assert_has(world, "FAILED TRANSIENT http://a234567890");
+    assert_has(world, ": Could not resolve host: a234567890");
     drop(world);
 }
 
@@ -1225,6 +1262,22 @@ static void an_exchange_too_many_fails_for_capacity(void **state)
     drop(world);
 }
 
+static void who_sends_again_at_once_holds_up_nobody(void **state)
+{
+    struct mcp_http_config config = {.exchanges_max = 1};
+    struct world *world = make(&config);
+
+    (void)state;
+    open_at(world, 0, "", "http://127.0.0.1:%d/silent", peer.port);
+    send_one(world, MCP_POST, "", "", "{}");
+    send_one(world, MCP_POST, "", "", "{}");
+    world->resends_max = 1000;
+    mcp_http_tick(world->http, now_ns());
+    assert_int_equal(world->told_count, 1); /* and the loop goes on */
+    assert_int_equal(mcp_http_deadline(world->http), 0);
+    drop(world);
+}
+
 static void exchanges_of_two_sessions_go_on_beside_one_another(void **state)
 {
     struct world *world = make(NULL);
@@ -1370,6 +1423,13 @@ static void a_user_in_the_configs_url_is_kept_and_shown_nowhere(void **state)
              "", "{}");
     run(world);
     assert_has(world, "\"authorization\": \"Basic dXNlcjpzZWNyZXQ=\"");
+    forget(world);
+    world->is_over = false;
+    open_at(world, 0, "", "http://127.0.0.1:%d/echo", peer.port);
+    send_one(world, MCP_POST, "", "", "{}"); /* over the same connection */
+    run(world);
+    assert_has(world, "RESPONSE 200 json\nMESSAGE {");
+    assert_has_not(world, "authorization");
     drop(world);
 }
 
@@ -1571,10 +1631,12 @@ int main(void)
         cmocka_unit_test(a_body_shorter_than_its_length_is_short),
         cmocka_unit_test(what_follows_a_body_is_no_part_of_the_next_answer),
         cmocka_unit_test(endless_bodies_and_headers_end_at_their_limits),
+        cmocka_unit_test(a_line_too_long_for_libcurl_does_not_deny_the_request),
         cmocka_unit_test(what_is_not_http_1_is_deviant),
         cmocka_unit_test(a_broken_chunk_fails),
         cmocka_unit_test(a_refused_connection_is_transient),
         cmocka_unit_test(a_name_that_is_not_known_is_transient),
+        cmocka_unit_test(a_long_name_leaves_room_for_what_is_wrong_with_it),
         cmocka_unit_test(a_connection_that_ends_before_an_answer_is_ambiguous),
         cmocka_unit_test(a_kept_connection_that_ends_is_no_event),
         cmocka_unit_test(
@@ -1590,6 +1652,7 @@ int main(void)
         cmocka_unit_test(
             a_send_that_was_cancelled_before_its_failure_was_told_is_quiet),
         cmocka_unit_test(an_exchange_too_many_fails_for_capacity),
+        cmocka_unit_test(who_sends_again_at_once_holds_up_nobody),
         cmocka_unit_test(exchanges_of_two_sessions_go_on_beside_one_another),
         cmocka_unit_test(an_endpoint_is_relative_to_the_configs_url),
         cmocka_unit_test(an_endpoint_of_another_origin_is_refused),

@@ -732,6 +732,7 @@ static void a_change_is_told_for_each_source_of_the_server(void **state)
         (world->changed[0] == keys[1] && world->changed[1] == keys[0]));
     expect_list(world, ask_list(world, one, after(LONG_NS)),
                 "child_one child_two child_three ");
+    assert_int_equal(world->changes, 2);
     watch(world, two, false);
     end(world);
 }
@@ -784,6 +785,7 @@ configs_are_read_and_their_changes_told_while_one_watches(void **state)
 {
     struct world *world = begin(small(), 64);
     char path[128];
+    char other[128];
     SERVER(plain, "", "");
 
     (void)state;
@@ -813,6 +815,15 @@ configs_are_read_and_their_changes_told_while_one_watches(void **state)
     assert_int_equal(unlink(path), 0);
     await_changes(world, 2);
     assert_int_equal(world->changed[1], 0);
+
+    /* What else happens in its folder is of no interest. */
+    (void)snprintf(other, sizeof other, "%s/other", world->folder);
+    write_file(other, "x");
+    expect(world, ask_list(world, plain, after(LONG_NS)), CLEAT_OK);
+    write_file(path, config_text);
+    await_changes(world, 3);
+    expect(world, ask_list(world, plain, after(LONG_NS)), CLEAT_OK);
+    assert_int_equal(world->changes, 3);
     end(world);
 }
 
@@ -986,18 +997,25 @@ static void any_thread_may_start_and_cancel(void **state)
 
 /* ---- memory ------------------------------------------------------------- */
 
-static void a_list_and_a_call_over_stdio_allocate_nothing(void **state)
+static void json_configs_and_servers_of_stdio_allocate_nothing(void **state)
 {
     struct world *world = begin(small(), 64);
+    char path[128];
     SERVER(plain, "", ",\"env\":{\"A\":\"b\"},\"cwd\":\"/\"");
 
     (void)state;
+    (void)snprintf(path, sizeof path, "%s/servers.json", world->folder);
+    write_file(path, "{\"mcpServers\":{\"s\":{\"command\":\"c\"}}}");
     cleat_test_forbid_malloc(true);
+    struct asked *config = start(
+        world, prepare(world, CLEAT_LOADER_CONFIG, path, after(LONG_NS)));
+    while (!config->done) { (void)take_one(world, after(WATCHDOG_NS)); }
     struct asked *list = ask_list(world, plain, after(LONG_NS));
     while (!list->done) { (void)take_one(world, after(WATCHDOG_NS)); }
     struct asked *call = ask_call(world, plain, "child_one", after(LONG_NS));
     while (!call->done) { (void)take_one(world, after(WATCHDOG_NS)); }
     cleat_test_forbid_malloc(false); /* libcurl ends with close */
+    expect(world, config, CLEAT_OK);
     expect_list(world, list, "child_one child_two ");
     expect(world, call, CLEAT_OK);
     end(world);
@@ -1035,7 +1053,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(close_ends_all_requests_and_processes),
         cmocka_unit_test(open_refuses_what_is_wrong_and_leaves_nothing),
         cmocka_unit_test(any_thread_may_start_and_cancel),
-        cmocka_unit_test(a_list_and_a_call_over_stdio_allocate_nothing),
+        cmocka_unit_test(json_configs_and_servers_of_stdio_allocate_nothing),
     };
 
     if (mcp_child_is(argc, argv)) { return mcp_child_main(argc, argv); }

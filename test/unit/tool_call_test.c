@@ -253,6 +253,44 @@ TEST(a_call_under_way_keeps_nobody_else_waiting)
          LINES(CALL(0, .after_ns = 3 * S, .result = "{}")));
 }
 
+static void act_first_call(void)
+{
+    struct cleat_tool_list list;
+    struct outcome it;
+
+    check(scene_get("a", S, &list, NULL) == CLEAT_OK);
+    it = call(&list, "a.0", "{}", 100 * S);
+    check(it.status == CLEAT_OK && strcmp(it.result, "{\"n\":1}") == 0);
+    check(scene_now() == 3 * S);
+    /* One whose result is as large as the block. */
+    it = call(&list, "a.0", "{}", S);
+    check(it.status == CLEAT_OK && it.bytes == 63);
+    cleat_tools_unpin(&list);
+}
+
+static void act_second_call(void)
+{
+    struct cleat_tool_list list;
+    struct outcome it;
+
+    scene_wait_until(S);
+    check(scene_get("a", S, &list, NULL) == CLEAT_OK);
+    it = call(&list, "a.1", "{}", 100 * S);
+    check(it.status == CLEAT_OK && strcmp(it.result, "{\"n\":2}") == 0);
+    check(scene_now() == 2 * S);
+    cleat_tools_unpin(&list);
+}
+
+TEST(each_of_two_calls_gets_its_own_result)
+{
+    (void)nothing;
+    PLAY(.actors = {act_first_call, act_second_call},
+         LINES(CALL(1, .after_ns = 3 * S, .result = "{\"n\":1}"),
+               CALL(2, .after_ns = S, .result = "{\"n\":2}"),
+               CALL(3, .result = "12345678901234567890123456789012345678901234"
+                                 "5678901234567890123")));
+}
+
 static void act_none(void)
 {
     struct cleat_tool_list list;
@@ -280,6 +318,7 @@ int main(void)
         RUN(a_call_past_its_deadline_keeps_what_it_uses_until_it_has_ended),
         RUN(close_ends_a_call_and_waits_for_its_end),
         RUN(a_call_under_way_keeps_nobody_else_waiting),
+        RUN(each_of_two_calls_gets_its_own_result),
         RUN(a_service_without_calls_makes_none),
     };
 

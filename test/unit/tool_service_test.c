@@ -755,7 +755,9 @@ static void act_finds_none(void)
     struct cleat_tool_list list;
 
     scene_wait_until(S);
-    get_says("c", S, CLEAT_NO_SLOT, "c: every slot is taken (NO_SLOT)");
+    get_says("c", S, CLEAT_NO_SLOT,
+             "c: it must be waited for, and callers_max threads wait already "
+             "(NO_SLOT)");
     check(scene_now() == S);
     /* Who needs not wait needs no place: by a view, and by a lookup. */
     get_is("b", "b", "1");
@@ -900,6 +902,34 @@ TEST(what_is_watched_is_fetched_when_it_changes)
     PLAY(.config = {.watch = 1}, .actors = {act_watch});
 }
 
+static void act_configs(void)
+{
+    get_is("a", "a", "1");
+    get_is("bc", "bc", "11");
+    get_is("d", "d", "1");
+    check(w->script.configs == 3);
+    tool_script_tell_changed(&w->script, 0);
+    scene_wait_until(S);
+    check(w->script.configs == 6 && w->script.sources == 4);
+    /* Wherever a config lies now, its sources are found in it. */
+    for (uint32_t i = 0; i < 4; i++) {
+        tool_script_tell_changed(&w->script,
+                                 tool_script_key((uint8_t) "abcd"[i]));
+    }
+    scene_wait_until(2 * S);
+    check(w->script.sources == 8);
+    get_is("bc", "bc", "22");
+    get_is("a", "a", "2");
+    get_is("d", "d", "2");
+    check(w->script.sources == 8 && w->script.configs == 6);
+}
+
+TEST(when_configs_change_each_one_that_is_known_is_read_again)
+{
+    (void)nothing;
+    PLAY(.config = {.watch = 1, .slots_count = 16}, .actors = {act_configs});
+}
+
 static void act_no_watch(void)
 {
     struct cleat_tool_list list;
@@ -1016,13 +1046,15 @@ static void act_collision(void)
     struct cleat_error error;
 
     while (!same_hash(path, other, first)) { first++; }
+    /* What else is known is in nobody's way. */
+    get_is("b", "b", "1");
     for (uint32_t round = 0; round < 3; round++) {
         enum cleat_status status;
 
         get_is(other, "a", "1");
         /* A config of many odd letters, and of no other path. */
         status = scene_get(path, S, &list, &error);
-        check(status == CLEAT_LIMIT && w->script.configs == 2 + round);
+        check(status == CLEAT_LIMIT && w->script.configs == 3 + round);
     }
 }
 
@@ -1030,7 +1062,7 @@ TEST(two_paths_of_one_hash_are_two_configs)
 {
     (void)nothing;
     PLAY(.actors = {act_collision},
-         LINES(CONFIG(1, .status = CLEAT_OK),
+         LINES(CONFIG(1, .status = CLEAT_OK), CONFIG(2, .status = CLEAT_OK),
                CONFIG(0, .status = CLEAT_LIMIT, .words = "too many")));
 }
 
@@ -1250,6 +1282,7 @@ int main(void)
         RUN(a_stale_list_is_given_out_while_one_load_refreshes_it),
         RUN(a_list_that_is_stale_at_once_is_given_to_those_who_waited),
         RUN(what_is_watched_is_fetched_when_it_changes),
+        RUN(when_configs_change_each_one_that_is_known_is_read_again),
         RUN(what_is_not_watched_is_fetched_when_somebody_asks),
         RUN(a_source_is_watched_once_and_no_longer_than_its_list_is_there),
         RUN(a_storm_of_changes_while_a_list_loads_costs_three_loads_more),
