@@ -168,7 +168,8 @@ uint32_t cleat_tools_why(struct cleat_tool_service *service, const char *path,
                          struct cleat_tool_failure *failures,
                          uint32_t failures_max);
 
-/* Pins what a list pins once more, into another list. No copy, no lock. */
+/* Pins what a list pins once more, into another list. No copy, no lock. A value
+ * can be pinned 16 777 215 times at once. */
 void cleat_tools_pin(const struct cleat_tool_list *list,
                      struct cleat_tool_list *again);
 

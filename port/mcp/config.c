@@ -24,11 +24,11 @@
 
 /* ---- the scratch block --------------------------------------------------- */
 
-/* YAML as JSON. It takes more bytes where quotes and brackets come to it, and
- * what aliases and variables stand for. */
+/* YAML as JSON: quotes and brackets come to it, and what aliases and variables
+ * stand for; and a scalar that is being read lies behind it. */
 static size_t json_room(size_t bytes_max)
 {
-    return 2 * bytes_max + 4096;
+    return 3 * bytes_max + 4096;
 }
 
 /* Words for the keys of an object, of which each has four bytes or more. */

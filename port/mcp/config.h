@@ -64,6 +64,24 @@ enum cleat_status mcp_yaml_convert(const char *file, const char *text,
                                    struct mcp_yaml_origin *origin,
                                    struct cleat_error *error);
 
+/* ---- yaml_text.c: what scalars say, as PyYAML reads them ----------------- */
+
+/* Each writes what the text between two marks of a scalar says: a plain one,
+ * and what stands between quotes. None gets longer by more than half.
+ * The latter two return NULL, or why it cannot be read. */
+void mcp_yaml_plain(const char *text, size_t bytes, struct mcp_json_out *out);
+const char *mcp_yaml_single(const char *text, size_t bytes,
+                            struct mcp_json_out *out);
+const char *mcp_yaml_double(const char *text, size_t bytes,
+                            struct mcp_json_out *out);
+
+/* Writes what a block scalar says.
+ *   header       the place of its '|' or '>' in `text`; no digit follows it
+ *   indent_min   columns that its lines have before them at least
+ * Returns where it ends. */
+size_t mcp_yaml_block(const char *text, size_t bytes, size_t header,
+                      size_t indent_min, struct mcp_json_out *out);
+
 /* ---- scalar.c: what a plain scalar is, and what its text becomes --------- */
 
 enum mcp_scalar_kind {

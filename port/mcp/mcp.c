@@ -349,14 +349,19 @@ static void handle(struct cleat_mcp *mcp, const struct epoll_event *event)
     }
 }
 
-/* Whether something is still to be waited for, once it is being closed. */
-static bool is_needed(struct cleat_mcp *mcp)
+static bool is_reading(struct cleat_mcp *mcp)
 {
-    if (!mcp->ending) { return true; }
     hub_lock(mcp);
     bool reading = !mcp->reader.gone;
     hub_unlock(mcp);
-    if (reading || hub_sessions_are_left(mcp)) { return true; }
+    return reading;
+}
+
+/* Whether a server, or room for a message, is still to be waited for, once it
+ * is being closed. */
+static bool is_needed(struct cleat_mcp *mcp)
+{
+    if (!mcp->ending || hub_sessions_are_left(mcp)) { return true; }
     return hub_requests_are_left(mcp) && hub_now_ns(mcp) < mcp->ended_ns;
 }
 
@@ -365,14 +370,16 @@ static void *thread_main(void *argument)
     struct cleat_mcp *mcp = argument;
     struct epoll_event events[EVENTS_MAX];
 
-    while (is_needed(mcp)) {
+    for (;;) {
+        /* Asked before the turn, which posts what the reader has left. */
+        bool reading = is_reading(mcp);
         mcp->now_ns = hub_now_ns(mcp);
         take_turn(mcp);
         uint64_t due_ns = find_due(mcp);
         if (!post_all(mcp)) {
             due_ns = hub_min(due_ns, cleat_time_add(mcp->now_ns, HUB_AGAIN_NS));
         }
-        if (!is_needed(mcp)) { break; }
+        if (!reading && !is_needed(mcp)) { break; }
         int count = epoll_wait(mcp->epoll_fd, events, EVENTS_MAX,
                                timeout_until(mcp, due_ns));
         mcp->now_ns = hub_now_ns(mcp);

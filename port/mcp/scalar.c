@@ -443,7 +443,8 @@ static bool take_quoted(struct match *m, const char **text, size_t *bytes)
     return take(m, quote == '"' ? "\"" : "'");
 }
 
-/* Unquoted text up to the brace; spaces at its end do not belong to it. */
+/* Unquoted text up to the brace; spaces at its end do not belong to it, unless
+ * behind a colon, whose token they are part of. */
 static bool take_unquoted(struct match *m, const char **text, size_t *bytes)
 {
     const char *end = m->at;
@@ -456,6 +457,7 @@ static bool take_unquoted(struct match *m, const char **text, size_t *bytes)
             !take(m, "/-+.%*@?|: ")) {
             return false;
         }
+        if (letter == ':') { take_all(m, " "); }
         if (letter != ' ') { end = m->at; }
     }
     *bytes = (size_t)(end - *text);

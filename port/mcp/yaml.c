@@ -2,9 +2,11 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * libfyaml reads YAML 1.2; OmegaConf reads YAML 1.1 as PyYAML does, and some of
- * that otherwise. What the two could read differently is refused here: what
- * stands between the scalars is looked at byte by byte (check_gap), and so are
- * plain scalars (check_plain). What is left means the same to both.
+ * that otherwise. Where the two could see another structure the text is
+ * refused: what stands between the scalars is looked at byte by byte
+ * (check_gap), and so are plain scalars (check_plain). What is left has the
+ * same structure for both; what the scalars say is PyYAML's business alone
+ * (yaml_text.c, scalar.c).
  *
  * libfyaml allocates inside its calls; nothing else here does.
  */
@@ -21,9 +23,6 @@
 
 /* PyYAML takes no longer key; somewhat less, for it counts what is around. */
 #define KEY_BYTES_MAX 1000u
-
-/* In a row: more of them in single quotes, and libfyaml 0.7.12 loses memory. */
-#define QUOTES_MAX 9u
 
 /* A sequence or mapping that is open. */
 struct level {
@@ -57,6 +56,8 @@ struct yaml {
     struct anchor anchors[ANCHORS_MAX];
     uint32_t anchors_count;
     size_t looked_at;  /* text up to here is known to be harmless */
+    size_t header;     /* of the last block scalar there: its '|' or '>' */
+    size_t kept;       /* bytes at the block's end that hold a scalar */
     uint32_t brackets; /* that are open there: flow style */
     bool document;     /* there was one */
     size_t twice_at;   /* CLEAT_EXISTS: of a key in the JSON */
@@ -120,16 +121,9 @@ static bool is_unprintable(const unsigned char *at, size_t bytes)
 static void check_text(struct yaml *y)
 {
     size_t valid = mcp_utf8_valid(y->text, y->bytes);
-    size_t quotes = 0;
 
     for (size_t i = 0; i < valid; i++) {
         const unsigned char *at = (const unsigned char *)y->text + i;
-
-        quotes = *at == '\'' ? quotes + 1 : 0;
-        if (quotes > QUOTES_MAX) {
-            unlike(y, i, "too many ' in a row; expected double quotes");
-            return;
-        }
 
         if (is_odd(at, valid - i) || is_unprintable(at, valid - i)) {
             refuse(y, CLEAT_MALFORMED, i,
@@ -201,6 +195,7 @@ static size_t check_block_header(struct yaml *y, size_t at)
 {
     size_t next = at + 1;
 
+    y->header = at;
     if (text_at(y, next) == '+' || text_at(y, next) == '-') { next++; }
     if (!ends_token(y, next)) {
         unlike(y, next,
@@ -294,6 +289,7 @@ static void check_gap(struct yaml *y, size_t end)
 {
     size_t at = y->looked_at;
 
+    if (at > end) { unlike(y, end, "text that could mean two things"); }
     while (at < end && y->status == CLEAT_OK) { at = check_mark(y, at, end); }
     if (at > y->looked_at) { y->looked_at = at; }
 }
@@ -489,62 +485,6 @@ static void check_plain(struct yaml *y, const struct scalar *scalar)
     }
 }
 
-/* libfyaml folds lines that end in CR LF in a way of its own. */
-static void check_lines(struct yaml *y, const struct scalar *scalar)
-{
-    for (size_t i = scalar->begin; i < scalar->end; i++) {
-        if (text_at(y, i) == '\r') {
-            unlike(y, i, "a line's end of CR LF within a text; expected LF");
-        }
-    }
-}
-
-/* Whether "D800" … "DFFF" is there. */
-static bool is_surrogate(const struct yaml *y, size_t at)
-{
-    return at + 1 < y->bytes && (y->text[at] | 0x20) == 'd' &&
-           y->text[at + 1] >= '8';
-}
-
-/* Whether a line of a quoted scalar is empty, but for space. */
-static bool has_empty_line(const struct yaml *y, const struct scalar *scalar)
-{
-    bool empty = false; /* since the last line's end */
-
-    for (size_t i = scalar->begin; i < scalar->end; i++) {
-        if (text_at(y, i) == '\n') {
-            if (empty) { return true; }
-            empty = true;
-        } else if (text_at(y, i) != ' ' && text_at(y, i) != '\t') {
-            empty = false;
-        }
-    }
-    return false;
-}
-
-/* PyYAML makes a character of each half of a pair; and libfyaml 0.7.12 loses
- * text where there are both empty lines and escaped space or line ends. */
-static void check_escapes(struct yaml *y, const struct scalar *scalar)
-{
-    bool empty_line = has_empty_line(y, scalar);
-
-    for (size_t i = scalar->begin; i < scalar->end; i++) {
-        int c;
-
-        if (text_at(y, i) != '\\') { continue; }
-        i++;
-        c = text_at(y, i);
-        if (c == 'u' && is_surrogate(y, i + 1)) {
-            unlike(y, i, "half a character; expected \\U and eight digits");
-        }
-        if (empty_line && (c == ' ' || c == '\t' || c == '\n')) {
-            unlike(y, i,
-                   "escaped space in a text with empty lines; expected "
-                   "\\x20, or \\n");
-        }
-    }
-}
-
 /* PyYAML's simple keys: on one line with their colon. */
 static void check_key(struct yaml *y, const struct scalar *scalar)
 {
@@ -568,44 +508,15 @@ static void check_key(struct yaml *y, const struct scalar *scalar)
     }
 }
 
-/* The lines of a block scalar: indented, and those of a folded one all alike,
- * for libfyaml folds others in ways of its own. */
+/* PyYAML takes a line that is not indented for what comes next. */
 static void check_block(struct yaml *y, const struct scalar *scalar)
 {
-    size_t indent = SIZE_MAX; /* of the first line that is not empty */
-    size_t line = scalar->begin;
+    size_t at = skip_spaces(y, scalar->begin);
 
-    while (line < scalar->end && y->status == CLEAT_OK) {
-        size_t at = skip_spaces(y, line);
-        int c = text_at(y, at);
-
-        if (c != '\n' && c != '\r' && at < scalar->end) {
-            if (indent == SIZE_MAX) {
-                indent = at - line;
-                check_indent(y, at, false);
-            }
-            if (scalar->style == FYSS_FOLDED &&
-                (at - line != indent || c == '\t')) {
-                unlike(y, at,
-                       "another indentation in a folded scalar; "
-                       "expected '|'");
-            }
-        }
-        line = end_of_line(y, line) + 1;
+    while (text_at(y, at) == '\n' || text_at(y, at) == '\r') {
+        at = skip_spaces(y, at + 1);
     }
-}
-
-/* A block scalar on whose last line the text ends: libfyaml reads the line's
- * end nevertheless, PyYAML does not. */
-static void end_block_scalar(struct yaml *y, struct scalar *scalar)
-{
-    if (y->text[y->bytes - 1] == '\n' || scalar->end < y->bytes) { return; }
-    if (y->text[y->bytes - 1] == ' ') {
-        unlike(y, y->bytes - 1, "spaces at the end; expected a line's end");
-    }
-    if (scalar->bytes > 0 && scalar->text[scalar->bytes - 1] == '\n') {
-        scalar->bytes--;
-    }
+    if (at < scalar->end) { check_indent(y, at, false); }
 }
 
 /* Finds the scalar in the text. */
@@ -628,29 +539,84 @@ static void open_scalar(struct yaml *y, const struct fy_event *event,
     }
 }
 
-/* What its text must not have. */
-static void check_scalar(struct yaml *y, const struct scalar *scalar)
+/* Whether the text between the scalar's marks is not what it says. */
+static bool is_encoded(const struct yaml *y, const struct scalar *scalar)
 {
-    if (scalar->style == FYSS_PLAIN) { check_plain(y, scalar); }
-    if (scalar->style == FYSS_DOUBLE_QUOTED) { check_escapes(y, scalar); }
-    if (is_block(scalar)) {
-        check_block(y, scalar);
-    } else {
-        check_lines(y, scalar);
+    static const char *const codes[FYSS_MAX] = {"\n", "\n'", "\n\\\"", "", ""};
+    const char *code = codes[scalar->style];
+
+    for (; *code != '\0'; code++) {
+        if (memchr(y->text + scalar->begin, *code,
+                   scalar->end - scalar->begin) != NULL) {
+            return true;
+        }
     }
+    return is_block(scalar);
 }
 
-/* What it says, once it is known that libfyaml reads it right. */
-static void read_scalar(struct yaml *y, struct fy_token *value,
-                        struct scalar *scalar)
+/* Keeps room for what a scalar says, at the block's end. */
+static bool keep_room(struct yaml *y, const struct scalar *scalar,
+                      struct mcp_json_out *room)
 {
-    if (y->status != CLEAT_OK) { return; }
-    scalar->text = token_text(value, &scalar->bytes);
-    if (is_block(scalar)) { end_block_scalar(y, scalar); }
-    if (scalar->style != FYSS_DOUBLE_QUOTED &&
-        memchr(scalar->text, '\0', scalar->bytes) != NULL) {
-        unlike(y, scalar->begin, "text that could not be read");
+    size_t bytes = is_block(scalar) ? y->bytes - y->header
+                                    : scalar->end - scalar->begin;
+
+    bytes += bytes / 2 + 1;
+    if (y->out.used > y->out.bytes || bytes > y->out.bytes - y->out.used) {
+        if (y->out.used + bytes > y->wanted) {
+            y->wanted = y->out.used + bytes;
+        }
+        return false;
     }
+    y->kept = bytes;
+    room->text = y->out.text + y->out.bytes - bytes;
+    room->bytes = bytes;
+    room->used = 0;
+    return true;
+}
+
+static const char *decode(struct yaml *y, struct scalar *scalar,
+                          struct mcp_json_out *room)
+{
+    const char *text = y->text + scalar->begin;
+    size_t bytes = scalar->end - scalar->begin;
+    size_t indent = top(y)->indent;
+
+    switch (scalar->style) {
+    case FYSS_SINGLE_QUOTED: return mcp_yaml_single(text, bytes, room);
+    case FYSS_DOUBLE_QUOTED: return mcp_yaml_double(text, bytes, room);
+    case FYSS_LITERAL:
+    case FYSS_FOLDED:
+        scalar->end = mcp_yaml_block(y->text, y->bytes, y->header,
+                                     indent > 0 ? indent : 1, room);
+        return NULL;
+    case FYSS_PLAIN:
+    case FYSS_ANY:
+    case FYSS_MAX: break;
+    }
+    mcp_yaml_plain(text, bytes, room);
+    return NULL;
+}
+
+/* What the scalar says: the text itself, or what is decoded from it. Without
+ * room for that it says nothing, for the whole will be refused. */
+static void read_scalar(struct yaml *y, struct scalar *scalar)
+{
+    struct mcp_json_out room;
+    const char *why;
+
+    scalar->text = y->text + scalar->begin;
+    scalar->bytes = scalar->end - scalar->begin;
+    if (!is_encoded(y, scalar)) { return; }
+    scalar->bytes = 0;
+    if (!keep_room(y, scalar, &room)) { return; }
+    why = decode(y, scalar, &room);
+    if (why != NULL || room.used > room.bytes) {
+        unlike(y, scalar->begin, why != NULL ? why : "too long a text");
+        return;
+    }
+    scalar->text = room.text;
+    scalar->bytes = room.used;
 }
 
 /* The tag of a node, by its last part; check_gap has seen to it that it is one
@@ -706,10 +672,6 @@ static void write_string(struct yaml *y, const struct scalar *scalar)
     struct mcp_shown name = {""};
     const char *why;
 
-    if (mcp_utf8_valid(scalar->text, scalar->bytes) != scalar->bytes) {
-        unlike(y, scalar->begin, "half a character");
-        return;
-    }
     if (memmem(scalar->text, scalar->bytes, mark, 2) == NULL) {
         mcp_json_puts(&y->out, "\"");
         mcp_json_escaped(&y->out, scalar->text, scalar->bytes);
@@ -782,8 +744,9 @@ static void take_scalar(struct yaml *y, const struct fy_event *event)
 
     open_scalar(y, event, &scalar);
     check_gap(y, scalar.begin);
-    check_scalar(y, &scalar);
-    read_scalar(y, event->scalar.value, &scalar);
+    if (scalar.style == FYSS_PLAIN) { check_plain(y, &scalar); }
+    if (is_block(&scalar)) { check_block(y, &scalar); }
+    if (y->status == CLEAT_OK) { read_scalar(y, &scalar); }
     if (scalar.end > y->looked_at) { y->looked_at = scalar.end; }
     if (is_quoted(&scalar)) { y->looked_at++; }
     if (event->scalar.value != NULL && !is_block(&scalar)) {
@@ -796,6 +759,7 @@ static void take_scalar(struct yaml *y, const struct fy_event *event)
                "a value alone; expected a mapping");
     }
     if (y->status != CLEAT_OK) { return; }
+    y->out.bytes -= y->kept; /* for it is read while this is written */
     if (y->depth == 0) {
         mcp_json_puts(&y->out, "{}");
     } else if (is_key(y)) {
@@ -807,6 +771,11 @@ static void take_scalar(struct yaml *y, const struct fy_event *event)
         write_scalar(y, &scalar);
         close_anchor(y, anchor, begin);
     }
+    if (y->out.used > y->out.bytes && y->out.used + y->kept > y->wanted) {
+        y->wanted = y->out.used + y->kept;
+    }
+    y->out.bytes += y->kept;
+    y->kept = 0;
 }
 
 /* ---- sequences and mappings ---------------------------------------------- */

@@ -23,7 +23,7 @@
 
 #include "cleat/linux.h"
 #include "cleat/tool_service.h"
-#include "support/tool_loader.h"
+#include "tool_loader.h"
 #if defined(TOOLS_BENCH_COLD)
 #include "cleat/local_tools.h"
 #endif

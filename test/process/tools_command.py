@@ -656,6 +656,15 @@ class Tests:
             expect(done.code == 6 and done.out == "" and len(done.lines) == 1,
                    done)
 
+    def a_config_that_is_still_read_at_the_end_is_waited_for(self):
+        with self.place() as place:
+            place.write("a.yaml", "\n".join("k%d: v" % number
+                                            for number in range(20000)))
+            done = place.run("list", "--config", "a.yaml", "--timeout-s",
+                             "0.1")
+            expect(done.code in (2, 7) and done.out == "" and
+                   len(done.lines) == 1, done)
+
     def a_result_too_large_is_told(self):
         with self.place() as place:
             done = self.call(place, "HugeResult", *self.seconds(20))

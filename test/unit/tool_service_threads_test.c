@@ -20,7 +20,7 @@
 #include "cleat/linux.h"
 #include "cleat/tool_service.h"
 #include "no_malloc.h"
-#include "support/tool_loader.h"
+#include "tool_loader.h"
 
 #define WATCHDOG_S 100u
 #define MS CLEAT_NS_PER_MS
