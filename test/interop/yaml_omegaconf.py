@@ -8,8 +8,8 @@ to_container with resolve), or it is refused by line and column. The texts are
 the files in CONFIGS, which must all be accepted; generated documents of
 ordinary YAML, which must be too; and COUNT texts of each of three kinds that
 look for trouble: scalars over several lines, fragments thrown together, and
-documents with a few bytes changed. Prints how many of each were accepted. Exits
-77 without OmegaConf.
+documents with a few bytes changed. Prints how many of each were accepted.
+Exits 77 without OmegaConf.
 """
 import io
 import json
@@ -269,7 +269,8 @@ FRAGMENTS = WORDS + PLAIN_VALUES + INTERPOLATED + [
 DEFAULTS = ["10", "-5", "+5", "0", "-0", "007", "1_000", "1__0", "1.0", "0.5",
             ".5", "1.", "1.50", "0.0001", "0.00001", "1e3", "1e-7", "-1.25",
             "1.5.2", "inf", "nan", "-inf", "true", "False", "NULL", "None",
-            "a b", " a ", "a:b", "a : b", "a: ", "a:  b ", ":8080", "10.0.0.1:80", "a/b.c-d",
+            "a b", " a ", "a:b", "a : b", "a: ", "a:  b ", ":8080",
+            "10.0.0.1:80", "a/b.c-d",
             "x@y", "50%", "a+b", "a*b", "a|b", "a?b", "a=b", "a;b", "é", "{}",
             "[]", "[a]", "'a'", '"a"', "'a' b", "''", "'it''s'", "1e3x",
             "12abc", "0x1F", "123456789012345678", "1234567890.123456",
@@ -295,15 +296,18 @@ def lines(dice):
     """A scalar of some style over several lines, with odd space and breaks."""
     indent = dice.choice(["", " ", "  ", "  ", "  ", "   "])
     begin, end = dice.choice([
-        ("a: ", "\n"), ("a:\n" + indent, "\n"), ("- ", "\n"), ("a: \"", "\"\n"),
+        ("a: ", "\n"), ("a:\n" + indent, "\n"), ("- ", "\n"),
+        ("a: \"", "\"\n"),
         ("- '", "'\n"), ("a: [", "]\n"), ("- {k: \"", "\"}\n"),
         ("a: |\n" + indent, "\n"), ("- |-\n" + indent, "\n"),
         ("a: |+\n" + indent, "\nb: 1\n"), ("a: >\n" + indent, "\n"),
         ("a:\n  - >-\n  " + indent, "\n"), ("- >+\n" + indent, "\n- x\n")])
     parts = [dice.choice(["x", "y z", "word", " ", "  ", "\t", "\n" + indent,
                           "\n" + indent, "\n" + indent, "\n", "\n\n", "\n ",
-                          " \n" + indent, "# c", " # c", "- i", "k: v", ":", ",",
-                          "''", "\\n", "\\ ", "\\\n" + indent, "\\\"", "\\x20"])
+                          " \n" + indent, "# c", " # c", "- i", "k: v", ":",
+                          ",",
+                          "''", "\\n", "\\ ", "\\\n" + indent, "\\\"",
+                          "\\x20"])
              for _ in range(dice.randint(1, 8))]
     text = begin + "".join(parts) + dice.choice([end, end, end.rstrip("\n")])
     if dice.random() < 0.15:
