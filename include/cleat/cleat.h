@@ -22,6 +22,7 @@
 #include "cleat/retry.h"
 #include "cleat/sync.h"
 #include "cleat/tool_cache.h"
+#include "cleat/transfer.h"
 
 /* the ports' contracts */
 #include "cleat/clock.h"

@@ -89,6 +89,8 @@ enum cleat_class {
     X(EXHAUSTED, -20, OPERATION, PERMANENT,                                  \
       "every attempt allowed has failed")                                    \
     X(CANCELLED, -21, OPERATION, CANCELLED, "the caller cancelled")          \
+    X(UNREADABLE, -22, OPERATION, AMBIGUOUS,                                 \
+      "it is stored and cannot be read yet")                                 \
     X(PEER_LOST, -40, PEER, PERMANENT, "the peer is gone")                   \
     X(PEER_SILENT, -41, PEER, AMBIGUOUS,                                     \
       "the peer did not answer before its deadline")                         \

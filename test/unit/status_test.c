@@ -41,6 +41,7 @@ static const struct {
     {-19, "DEADLINE", CLEAT_CLASS_AMBIGUOUS},
     {-20, "EXHAUSTED", CLEAT_CLASS_PERMANENT},
     {-21, "CANCELLED", CLEAT_CLASS_CANCELLED},
+    {-22, "UNREADABLE", CLEAT_CLASS_AMBIGUOUS},
     {-40, "PEER_LOST", CLEAT_CLASS_PERMANENT},
     {-41, "PEER_SILENT", CLEAT_CLASS_AMBIGUOUS},
     {-42, "PEER_STALE", CLEAT_CLASS_PERMANENT},
@@ -113,7 +114,7 @@ static void a_sentence_is_lower_case_and_has_no_full_stop(void **state)
 
 static void what_is_not_in_the_list_is_the_worst(void **state)
 {
-    static const int strangers[] = {2, 100, -22, -39, -45, -59, -79, -99, -101};
+    static const int strangers[] = {2, 100, -23, -39, -45, -59, -79, -99, -101};
 
     (void)state;
     for (size_t i = 0; i < sizeof strangers / sizeof strangers[0]; i++) {
