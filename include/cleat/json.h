@@ -126,10 +126,11 @@ bool cleat_json_equals(const char *text, const struct cleat_json_value *string,
  *   buffer        may be NULL when buffer_bytes is 0
  *   buffer_bytes  room there; the value's `bytes` is always enough
  *   out_bytes     bytes written, without the NUL
- * Returns CLEAT_OK; CLEAT_TOO_SMALL with the bytes needed in error->offset;
+ * Returns CLEAT_OK; CLEAT_TOO_SMALL with the bytes needed in error->offset,
+ * the buffer then full of the string's beginning, without a NUL;
  * CLEAT_MALFORMED, with the place in error->offset, for a NUL or a lone
- * surrogate not allowed, or a value that is no string. On error the buffer
- * holds nothing of use, and *out_bytes is 0. */
+ * surrogate not allowed, or a value that is no string: then the buffer holds
+ * nothing of use. On error *out_bytes is 0. */
 enum cleat_status cleat_json_string(const char *text,
                                     const struct cleat_json_value *string,
                                     uint32_t options, char *buffer,

@@ -47,7 +47,7 @@
  * configs of JSON, allocate nothing at all.
  *
  * Secrets (`auth_token`, header values, values of `env`, values in a URL's
- * query) appear in no error, event, list or trace; where a server's own words
+ * query) appear in no error, event or trace; where a server's own words
  * repeat one, they are shown with "***" in its place. Values of less than four
  * bytes are no secrets.
  */

@@ -475,10 +475,15 @@ static enum cleat_status read_yaml(struct config *c)
     return status == CLEAT_OK ? add_tools(c) : status;
 }
 
-/* Whether the first character that is no space opens a JSON object. */
+/* Whether the first character that is no space opens a JSON object; behind a
+ * byte-order mark it is one as well, to be refused as what it is. */
 static bool is_json(const struct mcp_document *document)
 {
-    for (size_t i = 0; i < document->bytes; i++) {
+    static const char mark[] = {'\xEF', '\xBB', '\xBF'};
+    bool marked = document->bytes >= sizeof mark &&
+                  memcmp(document->text, mark, sizeof mark) == 0;
+
+    for (size_t i = marked ? sizeof mark : 0; i < document->bytes; i++) {
         if (strchr(" \t\r\n", document->text[i]) == NULL ||
             document->text[i] == '\0') {
             return document->text[i] == '{';

@@ -238,7 +238,7 @@ void mcp_rpc_open(struct mcp_rpc *rpc, const char *text,
                           m[PARAMS].value.type == CLEAT_JSON_OBJECT;
         rpc->params = m[PARAMS].value;
         rpc->kind = rpc->has_id ? MCP_RPC_REQUEST : MCP_RPC_NOTIFICATION;
-    } else if (m[ERROR].there) {
+    } else if (m[ERROR].there && m[ERROR].value.type != CLEAT_JSON_NULL) {
         open_error(rpc, &m[ERROR].value);
     } else if (m[RESULT].there && rpc->has_id) {
         rpc->result = m[RESULT].value;

@@ -102,6 +102,9 @@ static bool says_something(const struct last_line *last)
 
 static void end_line(struct last_line *last)
 {
+    if (last->bytes > 0 && last->line[last->bytes - 1] == '\r') {
+        last->bytes--;
+    }
     if (says_something(last)) {
         memcpy(last->kept, last->line, last->bytes);
         last->kept_bytes = last->bytes;
@@ -114,7 +117,7 @@ static void add_to_last(struct last_line *last, const char *text, size_t bytes)
     for (size_t i = 0; i < bytes; i++) {
         if (text[i] == '\n') {
             end_line(last);
-        } else if (text[i] != '\r' && last->bytes < LAST_LINE_BYTES) {
+        } else if (last->bytes < LAST_LINE_BYTES) {
             last->line[last->bytes++] = text[i];
         }
     }

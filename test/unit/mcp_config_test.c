@@ -1177,33 +1177,40 @@ static void a_room_as_large_as_was_asked_for_is_enough(void **state)
 
 static void yaml_says_how_large_its_json_is(void **state)
 {
-    static const char text[] = "a: &x [1, {b: c, d: 'e'}]\nf: *x\n";
+    static const char text[] = "a: &x [1, {b: c, d: 'e''s'}]\nf: *x\ng: |\n  "
+                               "h\n  i\nk: \"\\L\\L\\L\"\n";
     static const char expected[] =
-        "{\"a\":[1,{\"b\":\"c\",\"d\":\"e\"}],\"f\":[1,{\"b\":\"c\",\"d\":"
-        "\"e\"}]}";
-    size_t room = 0;
-    char json[256];
-    size_t bytes = 0;
+        "{\"a\":[1,{\"b\":\"c\",\"d\":\"e's\"}],\"f\":[1,{\"b\":\"c\",\"d\":"
+        "\"e's\"}],\"g\":\"h\\ni\\n\",\"k\":\"\xE2\x80\xA8\xE2\x80\xA8"
+        "\xE2\x80\xA8\"}";
+    char around[1024];
+    char *json = around + 256;
+    size_t enough = 0;
 
     (void)state;
-    while (bytes == 0) {
+    for (size_t room = 0; room < 512; room++) {
+        size_t bytes = 0;
         enum cleat_status status;
 
-        memset(json, 'z', sizeof json);
+        memset(around, 'z', sizeof around);
         status = mcp_yaml_to_json("t", text, sizeof text - 1, json, room,
                                   &bytes, &error);
-        for (size_t i = room; i < sizeof json; i++) {
-            assert_int_equal(json[i], 'z');
+        for (size_t i = 0; i < sizeof around; i++) {
+            if (i < 256 || i >= 256 + room) {
+                assert_int_equal(around[i], 'z');
+            }
         }
-        if (status != CLEAT_OK) {
+        if (status == CLEAT_OK) {
+            assert_true(enough == 0 || enough <= room);
+            enough = enough == 0 ? room : enough;
+            assert_int_equal(bytes, sizeof expected - 1);
+            assert_memory_equal(json, expected, bytes);
+        } else {
             assert_int_equal(status, CLEAT_TOO_SMALL);
-            assert_true(error.offset > room);
-            room = (size_t)error.offset;
-            assert_true(room <= sizeof json);
+            assert_true(enough == 0 && error.offset > room);
         }
     }
-    assert_int_equal(bytes, sizeof expected - 1);
-    assert_memory_equal(json, expected, bytes);
+    assert_true(enough > 0 && error.offset <= enough);
 }
 
 /* ---- secrets, and the heap ----------------------------------------------- */

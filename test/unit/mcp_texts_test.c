@@ -167,7 +167,7 @@ static void each_kind_of_secret_is_hidden(void **state)
 {
     (void)state;
     hide(stdio, "s3cret", "***");
-    hide(stdio, "a s3cret, a s3crets3cret", "a ***, a ******");
+    hide(stdio, "a s3cret, a s3crets3cret", "a ***, a ***");
     hide(http, "it was t0k\"en!", "it was ***!");
     hide(http, "Authorization: Bearer ab.cd\xc3\xa9.", "Authorization: ***.");
     hide(http, "just ab.cd\xc3\xa9.", "just ***.");
@@ -191,20 +191,55 @@ static void a_secret_that_was_cut_is_hidden_too(void **state)
     hide(http, "Bearer ab", "***");
 }
 
-static void a_secret_too_long_to_be_looked_for_leaves_nothing(void **state)
+static void a_secret_that_is_part_of_another_leaves_none_of_it(void **state)
+{
+    static const char inner[] =
+        "{\"server\":\"s\",\"command\":\"c\",\"env\":{\"A\":\"abcdefgh\","
+        "\"B\":\"abcdefghijklmnop\"}}";
+    static const char overlapping[] =
+        "{\"server\":\"s\",\"command\":\"c\",\"env\":{\"A\":\"aabaab\","
+        "\"B\":\"aabaabaab\",\"C\":\"baabzz\"}}";
+
+    (void)state;
+    hide(inner, "bad abcdefghijklmnop", "bad ***");
+    hide(inner, "bad abcdefgh!", "bad ***!");
+    hide(overlapping, "is aabaabaab.", "is ***.");
+    hide(overlapping, "is aabaabzz.", "is ***.");
+}
+
+static void a_line_of_a_secret_is_one(void **state)
+{
+    static const char lines[] =
+        "{\"server\":\"s\",\"command\":\"c\",\"env\":{\"KEY\":"
+        "\"-----BEGIN\\nFIRSTLINE\\r\\nLASTLINE\\n\"}}";
+
+    (void)state;
+    hide(lines, "exited: LASTLINE!", "exited: ***!");
+    hide(lines, "exited: FIRSTLINE", "exited: ***");
+    hide(lines, "exited: LAST", "exited: ***");
+}
+
+static void of_a_long_secret_the_beginning_is_looked_at(void **state)
 {
     static char definition[20000];
+    static char said[9000];
+    struct mcp_server server;
     size_t used;
 
     (void)state;
     used = (size_t)snprintf(definition, sizeof definition,
                             "{\"server\":\"s\",\"command\":\"c\",\"env\":{"
                             "\"A\":\"");
-    memset(definition + used, 'x', 8192);
-    (void)snprintf(definition + used + 8192, 64, "\"}}");
-    hide(definition, "anything", "");
-    (void)snprintf(definition + used + 8191, 64, "\"}}");
-    hide(definition, "anything", "anything");
+    memset(definition + used, 'x', 10000);
+    (void)snprintf(definition + used + 10000, 64, "\"}}");
+    hide(definition, "exited with 3", "exited with 3");
+    hide(definition, "it said xxxxxxxx", "it said ***");
+    assert_int_equal(
+        mcp_server_open(&server, definition, strlen(definition), NULL),
+        CLEAT_OK);
+    memset(said, 'x', sizeof said);
+    assert_int_equal(mcp_secrets_hide(&server, said, sizeof said), 3);
+    assert_memory_equal(said, "***", 3);
 }
 
 /* ---- texts for people --------------------------------------------------- */
@@ -250,7 +285,9 @@ int main(void)
         cmocka_unit_test(each_kind_of_secret_is_hidden),
         cmocka_unit_test(what_is_no_secret_is_not),
         cmocka_unit_test(a_secret_that_was_cut_is_hidden_too),
-        cmocka_unit_test(a_secret_too_long_to_be_looked_for_leaves_nothing),
+        cmocka_unit_test(a_secret_that_is_part_of_another_leaves_none_of_it),
+        cmocka_unit_test(a_line_of_a_secret_is_one),
+        cmocka_unit_test(of_a_long_secret_the_beginning_is_looked_at),
         cmocka_unit_test(only_whole_characters_that_can_be_seen_are_printed),
     };
 
