@@ -90,7 +90,7 @@ static void each_older_revision_is_accepted_and_no_other(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char greeting[256];
-        struct seen *seen = NULL;
+        struct seen *seen;
         WITH(t, MCP_WIRE_STDIO, CLEAT_MCP_ERA_AUTO);
 
         list(t, 1, 30 * S);
@@ -1286,7 +1286,7 @@ static void notifications_anywhere_give_the_same_list(void **state)
     for (unsigned way = 0; way < ways; way++) {
         unsigned left = way;
         unsigned place = 0;
-        struct seen *seen;
+        struct seen *seen = NULL;
         WITH(t, MCP_WIRE_STDIO, CLEAT_MCP_ERA_AUTO);
 
         list(t, 1, 30 * S);
