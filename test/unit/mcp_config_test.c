@@ -200,8 +200,8 @@ static void a_file_of_servers_is_a_config_too(void **state)
         "{\"mcpServers\":{\"a\":{\"command\":\"c\"}}}",
         " \n{\"servers\":{\"a\":{\"command\":\"c\"}},\"inputs\":[]}",
         "{\"a\":{\"command\":\"c\",\"args\":null,\"env\":null,\"url\":null}}",
-        "{\"mcpServers\":{\"a\":{\"type\":\"stdio\",\"command\":\"c\"},"
-        "\"off\":{\"command\":\"x\",\"disabled\":true}}}"};
+        ("{\"mcpServers\":{\"a\":{\"type\":\"stdio\",\"command\":\"c\"},"
+         "\"off\":{\"command\":\"x\",\"disabled\":true}}}")};
 
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
