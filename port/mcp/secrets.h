@@ -12,11 +12,11 @@
 
 /* Puts "***" in the place of each secret of the definition that occurs in a
  * text: values of env and headers (and what comes behind the last space of
- * one: "Bearer …"), the token, values in the URL's query; each line of those that
- * have several; also a secret's beginning at the text's end, where the text may
- * have been cut. Of a secret only the first 8191 bytes are looked at.
- *   text   `bytes` bytes, changed in place; it does not grow, and is cut to 4096
- * Returns its new length. */
+ * one: "Bearer …"), the token, values in the URL's query; each line of those
+ * that have several; also a secret's beginning at the text's end, where the
+ * text may have been cut. Of a secret only the first 8191 bytes are looked at.
+ *   text   `bytes` bytes, changed in place; it does not grow, and is cut to
+ * 4096 Returns its new length. */
 size_t mcp_secrets_hide(const struct mcp_server *server, char *text,
                         size_t bytes);
 
