@@ -196,7 +196,7 @@ static void a_batch_recovers_after_k_failures_at_exact_times(void **state)
     }
 }
 
-static void exhaustion_reports_every_failed_key_with_its_code(void **state)
+static void r11_exhaustion_reports_every_failed_key_with_its_code(void **state)
 {
     struct fixture f;
     uint32_t whose = 7;
@@ -233,7 +233,7 @@ static void exhaustion_reports_every_failed_key_with_its_code(void **state)
     assert_int_equal(totals(&f).unknown, 0);
 }
 
-static void only_failed_keys_are_resent_from_the_same_buffers(void **state)
+static void r4_only_failed_keys_are_resent_from_the_same_buffers(void **state)
 {
     struct fixture f;
     struct cleat_transfer_command call;
@@ -350,7 +350,7 @@ static void a_full_store_is_waited_for_by_the_slower_policy(void **state)
     assert_int_equal(look(&f, 0).attempts, 3);
 }
 
-static void codes_are_classified_afresh_each_round(void **state)
+static void r5_codes_are_classified_afresh_each_round(void **state)
 {
     struct fixture f;
 
@@ -365,7 +365,7 @@ static void codes_are_classified_afresh_each_round(void **state)
     assert_int_equal(look(&f, 0).attempts, 3);
 }
 
-static void what_a_call_says_nothing_about_is_ambiguous(void **state)
+static void r1_what_a_call_says_nothing_about_is_ambiguous(void **state)
 {
     struct fixture f;
     struct cleat_transfer_command call;
@@ -437,7 +437,7 @@ static void what_is_told_twice_counts_the_last_time(void **state)
 /* --- get -------------------------------------------------------------------
  */
 
-static void a_get_of_other_bytes_is_no_success(void **state)
+static void r2_a_get_of_other_bytes_is_no_success(void **state)
 {
     static const uint64_t wrong[] = {99, 101, 0, UINT64_MAX};
     struct fixture f;
@@ -457,7 +457,7 @@ static void a_get_of_other_bytes_is_no_success(void **state)
     }
 }
 
-static void what_does_not_match_is_read_again_and_then_failed(void **state)
+static void r8_what_does_not_match_is_read_again_and_then_failed(void **state)
 {
     static const enum cleat_status found[] = {CLEAT_CORRUPT, CLEAT_SHORT};
     struct fixture f;
@@ -484,7 +484,7 @@ static void what_does_not_match_is_read_again_and_then_failed(void **state)
     assert_int_equal(status_of(&f), CLEAT_CORRUPT);
 }
 
-static void a_size_not_known_is_asked_fetched_and_checked_again(void **state)
+static void r8_a_size_not_known_is_asked_fetched_and_checked_again(void **state)
 {
     struct fixture f;
     struct cleat_transfer_command call;
@@ -575,7 +575,7 @@ static void a_get_of_what_is_in_progress_waits_until_discard(void **state)
 /* --- put -------------------------------------------------------------------
  */
 
-static void create_fails_where_there_is_a_value(void **state)
+static void r7_create_fails_where_there_is_a_value(void **state)
 {
     struct fixture f;
     struct cleat_transfer_command call;
@@ -599,7 +599,7 @@ static void create_fails_where_there_is_a_value(void **state)
     assert_int_equal(status_of(&f), CLEAT_EXISTS);
 }
 
-static void replace_removes_first(void **state)
+static void r7_replace_removes_first(void **state)
 {
     struct fixture f;
     struct cleat_transfer_command call;
@@ -622,7 +622,7 @@ static void replace_removes_first(void **state)
     assert_int_equal(status_of(&f), CLEAT_OK);
 }
 
-static void keep_keeps_what_is_there_whatever_it_is(void **state)
+static void r7_keep_keeps_what_is_there_whatever_it_is(void **state)
 {
     struct fixture f;
     struct cleat_transfer_command call;
@@ -639,7 +639,8 @@ static void keep_keeps_what_is_there_whatever_it_is(void **state)
 
 /* The measured trap: the master stalls, the put may have been begun; a second
  * one is answered with success, and nobody can read it until 30 s later. */
-static void a_masked_put_is_unreadable_until_discard_and_then_ok(void **state)
+static void
+r6_a_masked_put_is_unreadable_until_discard_and_then_ok(void **state)
 {
     struct fixture f;
 
@@ -663,7 +664,7 @@ static void a_masked_put_is_unreadable_until_discard_and_then_ok(void **state)
     assert_int_equal(totals(&f).bytes_again, 1600);
 }
 
-static void a_put_never_readable_is_said_to_be_so(void **state)
+static void r6_a_put_never_readable_is_said_to_be_so(void **state)
 {
     struct fixture f;
 
@@ -955,7 +956,7 @@ static void exists_is_answered_with_1_or_0(void **state)
 /* --- limits -----------------------------------------------------------------
  */
 
-static void a_call_has_no_more_keys_and_bytes_than_it_may(void **state)
+static void r12_a_call_has_no_more_keys_and_bytes_than_it_may(void **state)
 {
     struct fixture f;
     struct cleat_transfer_command call;
@@ -983,7 +984,7 @@ static void a_call_has_no_more_keys_and_bytes_than_it_may(void **state)
     assert_int_equal(totals(&f).calls, 4);
 }
 
-static void no_more_calls_than_allowed_are_in_flight(void **state)
+static void r12_no_more_calls_than_allowed_are_in_flight(void **state)
 {
     struct fixture f;
 
@@ -1190,7 +1191,8 @@ static void a_result_at_the_deadline_is_late(void **state)
     assert_true(cleat_transfer_drained(f.t));
 }
 
-static void a_deadline_shorter_than_the_backoff_ends_it_at_once(void **state)
+static void
+r10_a_deadline_shorter_than_the_backoff_ends_it_at_once(void **state)
 {
     struct fixture f;
 
@@ -1203,7 +1205,7 @@ static void a_deadline_shorter_than_the_backoff_ends_it_at_once(void **state)
     assert_int_equal(f.now, 0);
 }
 
-static void a_cancel_ends_a_batch_that_waits(void **state)
+static void r10_a_cancel_ends_a_batch_that_waits(void **state)
 {
     struct fixture f;
 
@@ -1422,7 +1424,7 @@ static void one_that_is_exhausted_does_not_pay_for_the_others(void **state)
     assert_int_equal(budget.tokens, 90000);
 }
 
-static void an_empty_budget_refuses_every_key_of_a_round(void **state)
+static void r10_an_empty_budget_refuses_every_key_of_a_round(void **state)
 {
     struct cleat_retry_budget aws = CLEAT_RETRY_BUDGET_AWS;
     struct cleat_retry_budget grpc = CLEAT_RETRY_BUDGET_GRPC;
@@ -1527,27 +1529,29 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_try_success_is_one_call_and_nothing_again),
         cmocka_unit_test(a_batch_recovers_after_k_failures_at_exact_times),
-        cmocka_unit_test(exhaustion_reports_every_failed_key_with_its_code),
-        cmocka_unit_test(only_failed_keys_are_resent_from_the_same_buffers),
+        cmocka_unit_test(r11_exhaustion_reports_every_failed_key_with_its_code),
+        cmocka_unit_test(r4_only_failed_keys_are_resent_from_the_same_buffers),
         cmocka_unit_test(empty_missing_and_failed_are_three_things),
         cmocka_unit_test(a_permanent_failure_is_not_tried_again),
         cmocka_unit_test(a_mixed_batch_is_sorted_key_by_key),
         cmocka_unit_test(a_full_store_is_waited_for_by_the_slower_policy),
-        cmocka_unit_test(codes_are_classified_afresh_each_round),
-        cmocka_unit_test(what_a_call_says_nothing_about_is_ambiguous),
+        cmocka_unit_test(r5_codes_are_classified_afresh_each_round),
+        cmocka_unit_test(r1_what_a_call_says_nothing_about_is_ambiguous),
         cmocka_unit_test(
             an_unknown_code_is_tried_again_boundedly_and_told_verbatim),
         cmocka_unit_test(what_is_told_twice_counts_the_last_time),
-        cmocka_unit_test(a_get_of_other_bytes_is_no_success),
-        cmocka_unit_test(what_does_not_match_is_read_again_and_then_failed),
-        cmocka_unit_test(a_size_not_known_is_asked_fetched_and_checked_again),
+        cmocka_unit_test(r2_a_get_of_other_bytes_is_no_success),
+        cmocka_unit_test(r8_what_does_not_match_is_read_again_and_then_failed),
+        cmocka_unit_test(
+            r8_a_size_not_known_is_asked_fetched_and_checked_again),
         cmocka_unit_test(what_is_missing_may_still_come_where_that_was_asked),
         cmocka_unit_test(a_get_of_what_is_in_progress_waits_until_discard),
-        cmocka_unit_test(create_fails_where_there_is_a_value),
-        cmocka_unit_test(replace_removes_first),
-        cmocka_unit_test(keep_keeps_what_is_there_whatever_it_is),
-        cmocka_unit_test(a_masked_put_is_unreadable_until_discard_and_then_ok),
-        cmocka_unit_test(a_put_never_readable_is_said_to_be_so),
+        cmocka_unit_test(r7_create_fails_where_there_is_a_value),
+        cmocka_unit_test(r7_replace_removes_first),
+        cmocka_unit_test(r7_keep_keeps_what_is_there_whatever_it_is),
+        cmocka_unit_test(
+            r6_a_masked_put_is_unreadable_until_discard_and_then_ok),
+        cmocka_unit_test(r6_a_put_never_readable_is_said_to_be_so),
         cmocka_unit_test(a_slow_call_still_leaves_one_put_after_discard),
         cmocka_unit_test(a_put_that_failed_and_is_not_there_goes_out_at_once),
         cmocka_unit_test(a_put_of_another_size_is_replaced_or_not_ours),
@@ -1558,15 +1562,16 @@ int main(void)
         cmocka_unit_test(what_may_have_taken_effect_is_not_said_to_have_failed),
         cmocka_unit_test(a_remove_of_what_is_not_there_is_ok),
         cmocka_unit_test(exists_is_answered_with_1_or_0),
-        cmocka_unit_test(a_call_has_no_more_keys_and_bytes_than_it_may),
-        cmocka_unit_test(no_more_calls_than_allowed_are_in_flight),
+        cmocka_unit_test(r12_a_call_has_no_more_keys_and_bytes_than_it_may),
+        cmocka_unit_test(r12_no_more_calls_than_allowed_are_in_flight),
         cmocka_unit_test(the_defaults_are_those_of_the_header),
         cmocka_unit_test(a_descriptor_is_64_bytes_and_a_size_is_told_before),
         cmocka_unit_test(what_begin_is_given_is_looked_over),
         cmocka_unit_test(at_the_deadline_keys_in_a_call_are_lent),
         cmocka_unit_test(a_result_at_the_deadline_is_late),
-        cmocka_unit_test(a_deadline_shorter_than_the_backoff_ends_it_at_once),
-        cmocka_unit_test(a_cancel_ends_a_batch_that_waits),
+        cmocka_unit_test(
+            r10_a_deadline_shorter_than_the_backoff_ends_it_at_once),
+        cmocka_unit_test(r10_a_cancel_ends_a_batch_that_waits),
         cmocka_unit_test(a_cancel_at_the_deadline_is_late),
         cmocka_unit_test(times_near_saturation_still_end),
         cmocka_unit_test(time_that_goes_back_is_refused),
@@ -1575,7 +1580,7 @@ int main(void)
         cmocka_unit_test(a_hint_of_the_store_makes_the_wait_longer),
         cmocka_unit_test(a_round_costs_once_however_many_keys),
         cmocka_unit_test(one_that_is_exhausted_does_not_pay_for_the_others),
-        cmocka_unit_test(an_empty_budget_refuses_every_key_of_a_round),
+        cmocka_unit_test(r10_an_empty_budget_refuses_every_key_of_a_round),
         cmocka_unit_test(a_budget_for_one_is_enough_for_a_round),
         cmocka_unit_test(
             a_first_success_adds_the_gain_and_permanent_ones_nothing),
