@@ -915,5 +915,7 @@ void cleat_transfer_look(const struct cleat_transfer *t, uint32_t key,
     if (report->status == CLEAT_OK) {
         report->bytes = t->config.kind == CLEAT_TRANSFER_PUT ? k->bytes
                                                              : k->seen.bytes;
+    } else if (report->status == CLEAT_TOO_SMALL && t->config.sized != 0) {
+        report->bytes = k->seen.bytes;
     }
 }

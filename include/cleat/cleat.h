@@ -39,15 +39,18 @@
 #include "cleat/linux_child.h"
 #include "cleat/linux_worker.h"
 #include "cleat/local.h"
+#include "cleat/local_store.h"
 #include "cleat/local_tools.h"
 #include "cleat/mcp.h"
 #include "cleat/memory.h"
 #include "cleat/memory_store.h"
 #include "cleat/memory_tensors.h"
+#include "cleat/mooncake.h"
 #include "cleat/safetensors.h"
 #include "cleat/service.h"
 #include "cleat/store_faults.h"
 #include "cleat/stream.h"
 #include "cleat/tool_service.h"
+#include "cleat/transfer_service.h"
 
 #endif

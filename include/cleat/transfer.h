@@ -246,7 +246,8 @@ struct cleat_transfer_report {
     bool lent;         /* its buffer is still in a call */
     bool unknown;      /* it has failed, and may have taken effect */
     uint64_t bytes; /* CLEAT_OK: put, as told; get, of the value; exists: 1 or
-                       0; else 0 */
+                       0. CLEAT_TOO_SMALL of a get, sized: of the value. Else 0
+                       */
 };
 
 /* Begins a batch in the caller's block.
