@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "options.h"
+#include "store.h"
 #include "sync.h"
 #include "tools.h"
 #include "trainer.h"
@@ -20,6 +21,11 @@ static const char usage[] =
     "  sync           takes a checkpoint to every engine\n"
     "  engine         an engine; cleat sync starts them\n"
     "  trainer        a trainer; cleat sync starts it\n"
+    "  store put      puts values into a store, by key\n"
+    "  store get      gets them\n"
+    "  store exists   asks which are there\n"
+    "  store remove   removes them\n"
+    "  store bench    measures a store\n"
     "  tools list     lists the tools that a config's servers offer\n"
     "  tools call     calls one\n"
     "  tools watch    prints each change of them\n";
@@ -30,7 +36,7 @@ static const struct {
 } commands[] = {
     {"weights", cleat_tool_weights}, {"sync", cleat_tool_sync},
     {"engine", cleat_tool_engine},   {"trainer", cleat_tool_trainer},
-    {"tools", cleat_tool_tools},
+    {"tools", cleat_tool_tools},     {"store", cleat_tool_store},
 };
 
 /* A file opened later must not take the place of a closed standard stream: it
@@ -50,7 +56,7 @@ int main(int argc, char **argv)
     (void)signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         return options_fail("cleat", "expected a command: weights, sync, "
-                                     "engine, trainer or tools");
+                                     "engine, trainer, store or tools");
     }
     if (strcmp(argv[1], "--help") == 0) {
         fputs(usage, stdout);
@@ -63,6 +69,6 @@ int main(int argc, char **argv)
     }
     return options_fail("cleat",
                         "%s: there is no such command; expected weights, "
-                        "sync, engine, trainer or tools",
+                        "sync, engine, trainer, store or tools",
                         argv[1]);
 }

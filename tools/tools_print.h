@@ -6,17 +6,8 @@
 #include <stdio.h>
 
 #include "cleat/tool_service.h"
+#include "print.h"
 #include "tools_session.h"
-
-/* Prints text for a person: control characters, what changes the direction of
- * a line and what is not UTF-8 become '?'.
- *   columns_max  characters printed at most; cut with "…"
- * Returns how many were printed. */
-size_t cli_print_text(FILE *file, struct cleat_text text, size_t columns_max);
-
-/* Prints text as a JSON string, quotes and all. What is not UTF-8 becomes
- * U+FFFD. */
-void cli_print_json(FILE *file, struct cleat_text text);
 
 /* A table: name, server, the first line of the description. */
 void cli_print_table(FILE *file, const struct cleat_tool_list *list);

@@ -46,9 +46,10 @@ static void draw_bar(const struct watch *watch)
 {
     const char *what = atomic_load(&watch->what);
     uint32_t done = atomic_load(watch->done);
-    uint32_t filled = watch->total == 0 ? BAR_WIDTH
-                                        : (uint32_t)((uint64_t)done *
-                                                     BAR_WIDTH / watch->total);
+    uint32_t total = atomic_load(&watch->total);
+    uint32_t filled = total == 0
+                          ? BAR_WIDTH
+                          : (uint32_t)((uint64_t)done * BAR_WIDTH / total);
 
     if (what == NULL) { return; }
     filled = filled < BAR_WIDTH ? filled : BAR_WIDTH;
@@ -56,8 +57,8 @@ static void draw_bar(const struct watch *watch)
     for (uint32_t i = 0; i < BAR_WIDTH; i++) {
         fputc(i < filled ? '#' : '-', stderr);
     }
-    fprintf(stderr, "] %" PRIu32 " of %" PRIu32 " buckets, %s", done,
-            watch->total, what);
+    fprintf(stderr, "] %" PRIu32 " of %" PRIu32 " %s, %s", done, total,
+            watch->unit != NULL ? watch->unit : "buckets", what);
     fflush(stderr);
 }
 

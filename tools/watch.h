@@ -20,7 +20,8 @@ struct watch {
 
     /* For the bar, where standard error is a terminal. */
     const _Atomic uint32_t *done; /* of `total`; NULL: there is no bar */
-    uint32_t total;
+    _Atomic uint32_t total;
+    const char *unit;         /* of what; NULL: buckets */
     const char *_Atomic what; /* the step; NULL: draw nothing */
 
     atomic_bool stopping; /* a signal has come */

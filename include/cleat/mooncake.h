@@ -18,13 +18,16 @@
  * What an operation is, and says:
  *
  *   PUT      batch_put_from. CLEAT_OK: the library says that it is stored, or
- *            that the key *is there already*; which of them, it does not say,
- *            and the old bytes are then kept. After a put that has failed, it
- *            may say so of a value that nobody can read for a while. So a put
- *            is believed only where the key was known not to be there and no
- *            put of it has failed before: the transfer machine looks after it.
+ *            that the key *is there already*; which of them, it does not say.
+ *            The old bytes are then kept; and what is there may be another's
+ *            put in progress, that EXISTS does not show, and that nobody will
+ *            ever be able to read. So a put is to be looked after:
+ *            CLEAT_TRANSFER_VERIFY_SIZE or …_FULL is the verify of this store.
+ *            With …_RETRIED a first put is believed, which is right only where
+ *            nobody else puts that key, and nobody has begun to.
  *            CLEAT_UNREADABLE: another put of it is in progress.
- * CLEAT_CAPACITY: no memory for it. CLEAT_INVALID: the frame contradicts itself
+ *            CLEAT_CAPACITY: no memory for it. CLEAT_INVALID: the frame
+ *            contradicts itself
  *   GET      batch_get_into, of exactly the size. CLEAT_OK. CLEAT_NOT_FOUND.
  *            CLEAT_UNREADABLE: it is being put. CLEAT_SHORT: it is of another
  *            size, shorter or longer; `actual` says which. CLEAT_CORRUPT,
@@ -45,11 +48,11 @@
  * with the code in item->code, or one of enum cleat_mooncake_code;
  * CLEAT_INVALID: a key of no or too many bytes, a payload that is missing;
  * CLEAT_UNSUPPORTED: device memory, where it cannot be used; a raw value of no
- * bytes, which Mooncake cannot hold (a framed one it can). A key given
- * twice among keys_max items of a call: a put of the second is CLEAT_EXISTS,
- * and not sent; others are sent in separate calls. A library call of which
- * nothing is known (it says -1, or leaves a result unwritten) fails all or
- * those keys with the class of -1.
+ * bytes, which Mooncake cannot hold (a framed one it can). A key given twice
+ * among keys_max items of a call: a put of the second is CLEAT_EXISTS, and not
+ * sent; others are sent in separate calls. A library call that says -1 tells
+ * nothing of any key, and a result that it leaves unwritten nothing of one:
+ * ambiguous for a put and a remove, else transient.
  *
  * Where a value lies. Framed, header and payload are one object. An item with
  * CLEAT_STORE_ROOM that is *lent*, with its room, goes out and comes in without

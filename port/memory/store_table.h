@@ -72,6 +72,7 @@ struct store_table {
     uint64_t identity;        /* ours in processes[slot] */
     uint32_t slot;
     enum cleat_digest_kind kind;
+    bool cold; /* no cache holds the units, which are taken in turn */
 };
 
 enum store_seen { STORE_ABSENT, STORE_PRESENT, STORE_BUSY, STORE_DAMAGED };

@@ -310,6 +310,21 @@ static void copy(const struct transfer_batch *batch,
     }
 }
 
+/* What was withdrawn has ended by its deadline, or by a stop. */
+static void look(const struct transfer_batch *batch, uint32_t key,
+                 struct cleat_transfer_report *report)
+{
+    const struct transfer_entry *entry = &batch->entries[key];
+
+    cleat_transfer_look(batch->machine, key, report);
+    if (entry->attempts == 0) { return; }
+    report->attempts = entry->attempts;
+    if (report->status == CLEAT_NO_SLOT) {
+        report->status = batch->told_ns >= batch->deadline_ns ? CLEAT_DEADLINE
+                                                              : CLEAT_CANCELLED;
+    }
+}
+
 static void fill_value(struct transfer_batch *batch, uint32_t index,
                        const struct cleat_transfer_report *report,
                        struct cleat_transfer_totals *totals)
@@ -348,7 +363,7 @@ static enum cleat_status tell(struct transfer_batch *batch,
     for (uint32_t i = 0; i < batch->count; i++) {
         struct cleat_transfer_report report;
 
-        cleat_transfer_look(batch->machine, batch->key_of[i], &report);
+        look(batch, batch->key_of[i], &report);
         fill_value(batch, i, &report, &summary->totals);
         if (report.status != CLEAT_OK) {
             if (first == TRANSFER_NOBODY) { first = i; }

@@ -305,8 +305,13 @@ void transfer_call_withdraw(struct transfer_batch *batch)
         if ((calls & 1) == 0) { continue; }
         /* Before the end of the batch, so that nothing counts as under way. */
         for (uint32_t k = 0; k < call->count; k++) {
-            (void)cleat_transfer_told(batch->machine, i, call->keys[k],
-                                      CLEAT_NO_SLOT, 0, 0);
+            uint32_t key = call->keys[k];
+            struct cleat_transfer_report report;
+
+            cleat_transfer_look(batch->machine, key, &report);
+            batch->entries[key].attempts = (uint16_t)report.attempts;
+            (void)cleat_transfer_told(batch->machine, i, key, CLEAT_NO_SLOT,
+                                      report.code, 0);
         }
         (void)cleat_transfer_returned(batch->machine, batch->told_ns, i, NULL,
                                       CLEAT_NONE, 0);

@@ -12,7 +12,6 @@
 #define HEAD_BYTES 24u
 #define TAIL_BYTES 16u
 
-/* Room for what may follow a name: its status and code. */
 #define CUT "…"
 
 const char *transfer_kind_name(uint32_t kind)
@@ -64,8 +63,13 @@ static size_t write_some(char *out, size_t room, const char *key, size_t first,
 {
     size_t used = 0;
 
-    while (first < end && used + 4 <= room) {
-        used += write_byte(out + used, key[first++]);
+    for (; first < end; first++) {
+        char one[4];
+        size_t bytes = write_byte(one, key[first]);
+
+        if (used + bytes > room) { break; }
+        memcpy(out + used, one, bytes);
+        used += bytes;
     }
     return used;
 }
@@ -83,7 +87,7 @@ static void write_key(char *out, const char *key)
 
         plain += write_byte(ignored, key[i]);
     }
-    if (plain <= NAME_BYTES - 4) {
+    if (plain <= NAME_BYTES) {
         used = write_some(out, NAME_BYTES, key, 0, bytes);
     } else {
         size_t tail = bytes - (bytes < TAIL_BYTES / 4 ? bytes : TAIL_BYTES / 4);

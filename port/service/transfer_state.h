@@ -49,6 +49,7 @@ struct transfer_entry {
     uint32_t text;    /* its key, in the batch's `text` */
     uint32_t hash;
     uint16_t key_bytes;
+    uint16_t attempts; /* when its call was withdrawn; 0: it was not */
     bool alone; /* another entry has the same key: not in one call with it */
 };
 
@@ -214,7 +215,8 @@ void transfer_call_fill(struct transfer_batch *batch,
 bool transfer_call_submit(struct transfer_batch *batch, uint32_t call);
 /* Tells the machine what came of calls, a bit each. */
 void transfer_call_hear(struct transfer_batch *batch, uint32_t returned);
-/* Takes back what no thread has begun: its keys have not been out. */
+/* Takes back what no thread has begun: its keys have not been out. The machine
+ * does not know such a thing, and is told that there was no place for them. */
 void transfer_call_withdraw(struct transfer_batch *batch);
 
 /* transfer_say.c */

@@ -21,7 +21,8 @@ GOOD = {
     "port/one/one.h": '#include "cleat/a.h"\n',
     "port/two/two.h": "",
     "tools/t.c": '#include "cleat/a.h"\n',
-    "test/t.c": "", "README.md": "", "LICENSE": "",
+    "test/t.c": "static void r1_it_holds(void **s)\n{\n}\n",
+    "README.md": "| R1 | it holds |\n", "LICENSE": "",
     "CMakeLists.txt": "set(sources a one.c t)\n",
     "CMakePresets.json": "",
 }
@@ -49,6 +50,9 @@ PLANTED = [
     ("top_level", "lib/x.c", ""),
     ("registered", "test/forgotten_test.c", ""),
     ("registered", "core/forgotten.c", ""),
+    ("requirements", "README.md", "| R1 | it holds |\n| R2 | so does it |\n"),
+    ("requirements", "test/t.c", "/* r1_it_holds() */\n"),
+    ("requirements", "test/u.c", "static void r3_more(void **s)\n{\n}\n"),
 ]
 
 
@@ -71,7 +75,7 @@ def main():
     with tempfile.TemporaryDirectory() as root:
         write(root, GOOD)
         for check in ("includes", "words", "assertions", "top_level",
-                      "registered"):
+                      "registered", "requirements"):
             if not passes(script, check, root):
                 print(f"{check}: refuses a clean tree")
                 wrong += 1

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Cleat: checks of the source as text. SPDX-License-Identifier: Apache-2.0
 
-usage: source.py includes|words|assertions|top_level|registered ROOT
+usage: source.py includes|words|assertions|top_level|registered|
+                 requirements ROOT
 
 Each prints one line a fault, file and line first, and exits 1 if there is one.
 """
@@ -210,10 +211,27 @@ def check_registered(root):
     return faults
 
 
+def check_requirements(root):
+    """Each requirement of the README's table, | R4 | …, is shown by a test of
+    that name, r4_…, and no test shows one that is not there."""
+    stated = set(re.findall(r"^\| R(\d+) \|", read(os.path.join(
+        root, "README.md")), re.M))
+    shown = {}
+    for path in sources(root, "test"):
+        text = without_comments(read(path), True)
+        for number in re.findall(r"\br(\d+)_[a-z]\w*\s*\(", text):
+            shown.setdefault(number, os.path.relpath(path, root))
+    return [f"README.md: no test is named r{number}_…"
+            for number in sorted(stated - set(shown), key=int)] + \
+           [f"{path}: r{number}_… is no requirement of README.md"
+            for number, path in sorted(shown.items()) if number not in stated]
+
+
 def main():
     checks = {"includes": check_includes, "words": check_words,
               "assertions": check_assertions, "top_level": check_top_level,
-              "registered": check_registered}
+              "registered": check_registered,
+              "requirements": check_requirements}
     if len(sys.argv) != 3 or sys.argv[1] not in checks:
         sys.exit(__doc__)
     faults = checks[sys.argv[1]](os.path.abspath(sys.argv[2]))

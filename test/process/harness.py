@@ -148,7 +148,7 @@ class Job:
         expect(not left, "processes left:", left)
         # Other tests may be running, and name what they make `cleat-test-…`.
         new = {name for name in segments() - self.segments
-               if "cleat" in name and not name.startswith("cleat-test-")}
+               if "cleat" in name and "cleat-test-" not in name}
         expect(not new, "segments left:", new)
         here = set(os.listdir(self.folder))
         expect(here == set(files), "files left:", here, "expected:", set(files))

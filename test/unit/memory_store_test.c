@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "cleat/memory_store.h"
 #include "no_malloc.h"
@@ -129,6 +130,43 @@ static void a_value_comes_back_as_it_was_put(void **state)
         assert_int_equal(get(key, got, sizes[i]), CLEAT_OK);
         assert_memory_equal(got, bytes, sizes[i]);
     }
+}
+
+/* Larger than caches are, it is written past them; neither the bytes nor the
+ * digest that stands beside them are other ones. */
+static void a_store_larger_than_caches_gives_back_what_was_put(void **state)
+{
+    static const size_t sizes[] = {0,    1,    4095,  4096,  4097,
+                                   4159, 8192, 65535, 65536, 300001};
+    const struct cleat_memory_store_config config = {.keys_max = 100};
+    size_t bytes = ((size_t)128 << 20) + ((size_t)2 << 20);
+    unsigned char *large = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                                0);
+    static unsigned char from[300001];
+    static unsigned char got[300001];
+    char key[32];
+
+    (void)state;
+    assert_ptr_not_equal(large, MAP_FAILED);
+    assert_int_equal(cleat_memory_store_init(large, bytes, &config, end,
+                                             sizeof end, &store, NULL),
+                     CLEAT_OK);
+    assert_true((uint64_t)look().units_max * look().unit_bytes >= (uint64_t)128
+                                                                      << 20);
+    for (uint32_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        snprintf(key, sizeof key, "value/%u", (unsigned)i);
+        fill(from, sizes[i], i);
+        assert_int_equal(put(key, from, sizes[i]), CLEAT_OK);
+    }
+    for (uint32_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        snprintf(key, sizeof key, "value/%u", (unsigned)i);
+        fill(from, sizes[i], i);
+        assert_int_equal(get(key, got, sizes[i]), CLEAT_OK);
+        assert_memory_equal(got, from, sizes[i]);
+    }
+    cleat_memory_store_detach(&store);
+    assert_int_equal(munmap(large, bytes), 0);
 }
 
 static void keys_of_every_length_are_kept_whole(void **state)
@@ -1003,6 +1041,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup(name, setup)
     const struct CMUnitTest tests[] = {
         TEST(a_value_comes_back_as_it_was_put),
+        TEST(a_store_larger_than_caches_gives_back_what_was_put),
         TEST(keys_of_every_length_are_kept_whole),
         TEST(empty_missing_and_failed_are_three_things),
         TEST(a_put_of_a_key_that_is_there_keeps_the_old_value),
