@@ -1,22 +1,24 @@
 #!/bin/sh
-# Cleat: the README's example, taken from the README, compiles and runs, and
+# Cleat: an example of the README, taken from the README, compiles and runs, and
 # is short. SPDX-License-Identifier: Apache-2.0
-# usage: readme_example.sh ROOT WORK-FOLDER
+# usage: readme_example.sh ROOT WORK-FOLDER MARK LINES-MAX
 set -eu
 root=$1
 work=$2
-lines_max=40
+mark=$3
+lines_max=$4
 . "$(dirname "$0")/host.sh"
 rm -rf "$work"
 mkdir -p "$work/host"
-# The ```c block that follows the line `<!-- embed -->`.
-awk '/^<!-- embed -->/ { marked = 1; next }
+# The ```c block that follows the line `<!-- MARK -->`.
+awk -v mark="<!-- $mark -->" '
+     $0 == mark { marked = 1; next }
      marked && /^```c$/ { inside = 1; next }
      inside && /^```$/ { exit }
      inside { print }' "$root/README.md" >"$work/host/main.c"
 lines=$(wc -l <"$work/host/main.c")
 if [ "$lines" -eq 0 ]; then
-    echo "README.md has no C block after <!-- embed -->"
+    echo "README.md has no C block after <!-- $mark -->"
     exit 1
 fi
 if [ "$lines" -gt "$lines_max" ]; then
