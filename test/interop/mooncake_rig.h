@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "cleat/arena.h"
 #include "cleat/local_store.h"
 #include "cleat/mooncake.h"
 

@@ -34,7 +34,7 @@ enum {
     BATCHES = 5,
     KEYS = 40,
     BYTES = 256,
-    ROUNDS = 60,
+    ROUNDS = 400,
     SERVICE_BYTES = 1 << 19,
     STORE_BYTES = 4 << 20
 };
