@@ -64,10 +64,14 @@ static const char usage[] =
     "  --mode M           put, where the key is there: create (default) "
     "fails,\n"
     "                     replace removes the old value first, keep leaves it\n"
-    "  --verify V         put: none (default; but what was sent again, or may "
-    "have\n"
-    "                     failed, is always looked at), exist: all are, by\n"
-    "                     their size, full: all are read back and compared\n"
+    "  --verify V         put: none: what was sent again, or may have failed, "
+    "is\n"
+    "                     always looked at; exist: all are, by their size; "
+    "full:\n"
+    "                     all are read back and compared (none; mooncake: "
+    "exist,\n"
+    "                     for it takes a key that another is putting for its "
+    "own)\n"
     "  --deadline-s S     for all of it (180)\n"
     "  --report text|json on standard output (text); exists: a key that is\n"
     "                     missing is no failure\n"
@@ -228,7 +232,11 @@ static int parse(struct store_job *job, int argc, char **argv)
     if (result != 0) { return result; }
     job->rows.prefix = job->prefix;
     job->rows.prefix_bytes = job->prefix != NULL ? strlen(job->prefix) : 0;
-    return parse_store(job, &faults);
+    result = parse_store(job, &faults);
+    if (result == 0 && table[1].given == 0) {
+        job->verify = store_verify(&job->spec);
+    }
+    return result;
 }
 
 /* ---- where values come from, and go ------------------------------------- */

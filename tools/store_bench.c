@@ -200,7 +200,8 @@ static enum cleat_status send_batch(const struct share *share,
     struct cleat_transfer_options options = {
         .deadline_ns = cleat_time_add(
             share->bench->clock.now_ns(share->bench->clock.context),
-            share->bench->deadline_ns)};
+            share->bench->deadline_ns),
+        .verify = store_verify(&share->bench->spec)};
 
     switch (share->kind) {
     case CLEAT_TRANSFER_PUT:

@@ -321,6 +321,12 @@ bool store_parse(const char *text, struct store_spec *spec, char *line)
     return check_name(spec->shared, line);
 }
 
+uint32_t store_verify(const struct store_spec *spec)
+{
+    return spec->kind == STORE_MOONCAKE ? CLEAT_TRANSFER_VERIFY_SIZE
+                                        : CLEAT_TRANSFER_VERIFY_RETRIED;
+}
+
 /* ---- faults ------------------------------------------------------------- */
 
 static void fault_names(char *line)

@@ -79,6 +79,11 @@ bool store_parse(const char *text, struct store_spec *spec, char *line);
 /* The options of a kind, "keys, bytes, shared", for a help text or an error. */
 void store_options(enum store_kind kind, char *line);
 
+/* Which puts are to be looked at where nobody asks for more, enum
+ * cleat_transfer_verify: a Mooncake Store says that a put worked where another
+ * one of that key is under way. */
+uint32_t store_verify(const struct store_spec *spec);
+
 /* ---- faults ------------------------------------------------------------- */
 
 /* What a layer over the store does; all zero: nothing. */

@@ -49,6 +49,7 @@
 #include "cleat/safetensors.h"
 #include "cleat/service.h"
 #include "cleat/store_faults.h"
+#include "cleat/store_transport.h"
 #include "cleat/stream.h"
 #include "cleat/tool_service.h"
 #include "cleat/transfer_service.h"

@@ -60,8 +60,8 @@
  * although enough is free in pieces: keep a quarter free, or sizes equal. A
  * search looks at no unit twice: at a full store it costs some nanoseconds a
  * unit of 4 bytes of the map.
- * In a block of 128 MiB or more, which no cache holds, values of 4 KiB and more
- * are written past the caches.
+ * In a block of 128 MiB or more, which no cache holds, puts of 4 KiB and more
+ * and gets of 64 KiB and more write past the caches.
  *
  * Any number of threads. Does not allocate. What this trusts: that whoever can
  * write the block is not malicious (digests are no signatures), and that a

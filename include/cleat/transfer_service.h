@@ -20,9 +20,9 @@
  * begun yet is taken back, and lends nothing. While a batch's calls are under
  * way it counts as one of batches_max.
  *
- * Room. A batch takes, for the largest number of keys, some 200 bytes a key
- * and the keys' own bytes; and for its calls 148 bytes a key of each. They
- * are touched as far as a batch is large.
+ * Room. A batch takes, for each of keys_max, about 150 bytes and the key's own;
+ * and for each key of its calls 148. They are touched as far as a batch is
+ * large.
  */
 #ifndef CLEAT_TRANSFER_SERVICE_H
 #define CLEAT_TRANSFER_SERVICE_H

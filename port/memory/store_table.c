@@ -28,9 +28,11 @@
 #define UNITS_MAX (UINT32_MAX / 2)
 
 /* From here on a place to be written to is in no cache: reading it first, as
- * an ordinary store does, is a third of what a put would cost. */
+ * an ordinary store does, is a third of what a put would cost. Who gets large
+ * values from such a store gets many, and reads none before the last one. */
 #define COLD_UNITS_BYTES (4 * (uint64_t)CLEAT_DIGEST_COLD_BYTES)
-#define COLD_BYTES_MIN ((size_t)4096)
+#define COLD_PUT_BYTES ((size_t)4 * 1024)
+#define COLD_GET_BYTES ((size_t)64 * 1024)
 
 /* How often a walk begins again when others change what it walks. Each time
  * somebody else has come further. */
@@ -202,6 +204,9 @@ void cleat_memory_table_write(unsigned char *to, const void *from, size_t bytes)
 uint32_t cleat_memory_table_read_crc(const struct store_table *t, void *to,
                                      const unsigned char *from, size_t bytes)
 {
+    if (t->cold && bytes >= COLD_GET_BYTES) {
+        return cleat_crc32c_copy_cold_with(t->kind, 0, to, from, bytes);
+    }
     return cleat_crc32c_copy_with(t->kind, 0, to, from, bytes);
 }
 
@@ -209,7 +214,7 @@ uint32_t cleat_memory_table_write_crc(const struct store_table *t,
                                       unsigned char *to, const void *from,
                                       size_t bytes)
 {
-    if (t->cold && bytes >= COLD_BYTES_MIN) {
+    if (t->cold && bytes >= COLD_PUT_BYTES) {
         return cleat_crc32c_copy_cold_with(t->kind, 0, to, from, bytes);
     }
     return cleat_crc32c_copy_with(t->kind, 0, to, from, bytes);

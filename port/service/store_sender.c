@@ -137,13 +137,16 @@ static enum cleat_status clear_full(struct cleat_transport_sender_context *s,
                : store_clear(&s->batch, until_ns, &removed);
 }
 
-/* The first of a receiver's acknowledgements that may be there. */
+/* The first of a receiver's acknowledgements that may be there: the last one
+ * that it has made may be put again by now, where the store was not sure of it;
+ * with the next one it is settled. */
 static uint32_t first_ack(const struct cleat_transport_sender_context *s,
                           uint32_t receiver)
 {
     uint32_t count = s->counts[receiver];
 
-    return count < s->work.removed ? count : s->work.removed;
+    if (count > s->work.removed) { count = s->work.removed; }
+    return count == 0 ? 0 : count - 1;
 }
 
 /* Removes all that the generation may have in the store, but its head. */
@@ -290,8 +293,8 @@ static void do_prepare(struct cleat_transport_sender_context *s,
     s->look_ns = 0;
 }
 
-/* Removes the objects of the buckets before `until`. What cannot be removed
- * is left for later. */
+/* Removes the objects of the buckets before `until`, and the acknowledgements
+ * before their last. What cannot be removed is left for later. */
 static void remove_buckets(struct cleat_transport_sender_context *s,
                            uint32_t until)
 {
@@ -302,8 +305,8 @@ static void remove_buckets(struct cleat_transport_sender_context *s,
 
         (void)store_add_bucket(&s->batch, &work->epoch, bucket);
         for (uint32_t r = 0; r < work->receivers_count; r++) {
-            if (s->counts[r] <= bucket) { continue; }
-            (void)store_add_ack(&s->batch, &work->epoch, r, bucket);
+            if (bucket == 0 || s->counts[r] <= bucket) { continue; }
+            (void)store_add_ack(&s->batch, &work->epoch, r, bucket - 1);
         }
         if (store_remove(&s->batch, CLEAT_NEVER) != CLEAT_OK) { return; }
         work->removed++;

@@ -211,7 +211,6 @@ static void fill_config(struct cleat_transfer_service *service,
     if (service->config.deadline_ns == 0) {
         service->config.deadline_ns = CLEAT_TRANSFER_DEADLINE_NS_DEFAULT;
     }
-    service->call_keys_max = batch->call_keys_max;
 }
 
 enum cleat_status

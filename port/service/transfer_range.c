@@ -184,7 +184,7 @@ static enum cleat_status lend_all(struct transfer_batch *batch,
         if (status == CLEAT_OK) { batch->pieces_count++; }
     }
     if (status == CLEAT_OK) { return CLEAT_OK; }
-    transfer_batch_unlend(batch);
+    /* Those before are taken back when the place is left. */
     (void)transfer_say(asked->error, status, 0,
                        "transfer: %s: the store does not take the payloads' "
                        "memory: %s%s%s",

@@ -139,7 +139,6 @@ struct cleat_transfer_service {
     uint32_t batches_max;
     uint32_t keys_max;
     uint32_t key_bytes_max;
-    uint32_t call_keys_max;
     uint32_t names_max;
     uint32_t table_salt;
     unsigned char fill; /* what a failed get leaves */

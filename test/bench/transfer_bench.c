@@ -702,7 +702,7 @@ int main(int argc, char **argv)
 {
     bool quick = argc == 2 && strcmp(argv[1], "--quick") == 0;
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    uint32_t rounds = quick ? 3 : 9;
+    uint32_t rounds = quick ? 5 : 9;
 
     if (argc > 1 && !quick) { give_up("usage: transfer_bench [--quick]"); }
     if (processors > (long)THREADS_MAX) { processors = THREADS_MAX; }

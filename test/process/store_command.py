@@ -17,6 +17,7 @@ import re
 import resource
 import shutil
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -510,6 +511,45 @@ class Tests:
             expect(sorted(codes) == [0, 8, 8, 8], codes, ended)
             place.expect_in_store({"a": b"%d" % codes.index(0) * 1000})
 
+    def a_value_that_changes_while_it_is_got_is_one_of_them_whole(self):
+        with self.place() as place:
+            versions = [bytes([i]) * (10 ** i) for i in range(6)]
+            for i, value in enumerate(versions):
+                place.values({"a": value}, f"in{i}")
+            place.put("in0")
+            place.keys("a")
+            over = threading.Event()
+            wrong = []
+
+            def write():
+                turn = 0
+                while not over.is_set():
+                    turn += 1
+                    process = place.start("put", "--store", place.store(),
+                                          "--mode", "replace", "--from",
+                                          f"in{turn * 5 % 6}")
+                    process.communicate(timeout=harness.WATCHDOG_S)
+                    if process.returncode != 0:
+                        wrong.append(process.returncode)
+            writer = threading.Thread(target=write, daemon=True)
+            writer.start()
+            try:
+                for _ in range(60):
+                    process = place.start("get", "--store", place.store(),
+                                          "--keys-from", "keys", "--to", "out")
+                    out, err = process.communicate(timeout=harness.WATCHDOG_S)
+                    expect(process.returncode in (0, 8), out, err)
+                    # Between the old one and the new one there is none.
+                    expect(process.returncode == 0 or "NOT_FOUND" in err or
+                           "SHORT" in err, err)
+                    with contextlib.suppress(FileNotFoundError, KeyError):
+                        found = read_folder(place.path("out"))["a"]
+                        expect(found in versions, "neither:", len(found))
+            finally:
+                over.set()
+                writer.join(harness.WATCHDOG_S)
+            expect(not wrong, "puts failed:", wrong)
+
     def at_once_each_its_keys(self):
         with self.place() as place:
             all_values = {}
@@ -649,6 +689,31 @@ class Tests:
                 expect(values[HEADER]["state"] == "failed", values)
                 expect(report["error"], "no word about it:", done)
                 expect(set(os.listdir(place.folder)) == {"in"}, "files left")
+
+    def a_header_that_is_nearly_one_is_refused(self):
+        with self.place() as place:
+            place.write("in", FILES["every dtype"])
+            place.put("in")
+            place.get("--keys-from", place.keys(HEADER), "--to", "out")
+            head = read_folder(place.path("out"))[HEADER]
+            (length,) = struct.unpack("<Q", FILES["every dtype"][:8])
+            expect(head[:8 + length] == FILES["every dtype"][:8 + length] and
+                   head[8 + length:12 + length] == b"CLTS" and
+                   len(head) == 8 + length + 16, "another layout:", head)
+            # Magic, digest, and bytes that follow: each a bit wrong.
+            for at, status in ((8 + length, "MALFORMED"),
+                               (12 + length, "CORRUPT"),
+                               (16 + length, "MALFORMED")):
+                wrong = bytearray(head)
+                wrong[at] ^= 1
+                place.values({HEADER: bytes(wrong)}, f"wrong-{at}")
+                done = place.put(f"wrong-{at}", "--mode", "replace")
+                expect(done.code == 0, done)
+                done = place.get("--to", "o.safetensors")
+                values, _ = done.report()
+                expect(done.code == 8, at, done)
+                expect(values[HEADER]["status"] == status, at, values)
+                expect("o.safetensors" not in os.listdir(place.folder), at)
 
     # ---- faults ----
 
@@ -826,7 +891,7 @@ class Tests:
                             ("exists", "--keys-from", "keys"),
                             ("remove", "--keys-from", "keys")):
                 done = place.run(*command, "--store", place.store(),
-                                 "--deadline-s", "0.3", "--report", "json",
+                                 "--deadline-s", "1.5", "--report", "json",
                                  "--fault", "silence:1:key=key03")
                 values, report = done.report()
                 expect(done.code == 8, command, done)
@@ -886,7 +951,7 @@ class Tests:
 
     def a_full_store_can_be_read(self):
         with self.place() as place:
-            done = place.put(place.values(SOME), "--deadline-s", "0.5",
+            done = place.put(place.values(SOME), "--deadline-s", "1.5",
                              store=place.store("bytes=1M", "keys=10"))
             values, report = done.report()
             expect(done.code == 8, done)
@@ -930,9 +995,36 @@ class Tests:
             with open(place.path("out", "b"), "rb") as file:
                 expect(file.read() == b"b", "other bytes")
 
-    def a_file_that_goes_while_it_is_put_fails_alone(self):
-        # A link to nowhere is seen before anything is sent, a file whose bytes
-        # cannot be had only then.
+    def a_pipe_in_the_place_of_a_file_stays(self):
+        with self.place() as place:
+            place.put(place.values({"a": b"a"}))
+            os.mkdir(place.path("out"))
+            os.mkfifo(place.path("out", "a"))
+            os.mkfifo(place.path("o.safetensors"))
+            done = place.get("--keys-from", place.keys("a"), "--to", "out")
+            values, _ = done.report()
+            expect(done.code == 8 and values["a"]["status"] == "IO", done)
+            place.write("w", FILES["one scalar"])
+            place.put("w")
+            done = place.get("--to", "o.safetensors")
+            expect(done.code == 8 and "File exists" in done.err, done)
+            for name in ("out/a", "o.safetensors"):
+                expect(stat.S_ISFIFO(os.stat(place.path(name)).st_mode), name)
+
+    def a_link_in_the_place_of_a_file_is_replaced_and_leads_nowhere(self):
+        with self.place() as place:
+            place.put(place.values({"a": b"a"}))
+            os.mkdir(place.path("out"))
+            place.write("elsewhere", b"untouched")
+            os.symlink("../elsewhere", place.path("out", "a"))
+            done = place.get("--keys-from", place.keys("a"), "--to", "out")
+            expect(done.code == 0, done)
+            expect(read_folder(place.path("out")) == {"a": b"a"}, "value")
+            expect(not os.path.islink(place.path("out", "a")), "a link")
+            with open(place.path("elsewhere"), "rb") as file:
+                expect(file.read() == b"untouched", "followed")
+
+    def a_link_to_nowhere_is_seen_before_anything_is_sent(self):
         with self.place() as place:
             place.values({"a": b"a"})
             os.symlink("nowhere", place.path("in", "b"))
@@ -1004,7 +1096,7 @@ class Tests:
         with self.place() as place:
             done = place.run("bench", "--store", place.store("bytes=1M"),
                              "--keys", "100", "--bytes", "50K..50K",
-                             "--deadline-s", "0.3", "--report", "json")
+                             "--deadline-s", "1.5", "--report", "json")
             expect(done.code == 8, done)
             expect(json.loads(done.out)["without"]["failed"] > 0, done)
 
@@ -1070,7 +1162,7 @@ def snapshot(folder):
 # it is there afterwards). The other key is always ok.
 YES, NO, EITHER = (True,), (False,), (True, False)
 PUT, GET = ("put",), ("get",)
-SHORTLY = ("--deadline-s", "0.5")
+SHORTLY = ("--deadline-s", "1.5")
 GONE = ("TRANSIENT", "DEADLINE")
 FAULTS = [
     ("transient:1:1", PUT, 0, ("OK",), YES),

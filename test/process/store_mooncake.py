@@ -228,7 +228,7 @@ class Tests:
                 place.keys(*SOME)
                 place.rule(operation, "call-held", "key03", 1)
                 done = place.run(*command, "--store", place.store(),
-                                 "--deadline-s", "1.5", "--report", "json")
+                                 "--deadline-s", "3", "--report", "json")
                 values, report = done.report()
                 expect(done.code == 8, done)
                 expect(values["key03"]["state"] != "ok", values)

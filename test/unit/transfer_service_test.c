@@ -536,6 +536,22 @@ static void who_asks_for_something_else_of_a_key_is_answered_apart(void **state)
     scene_close();
 }
 
+static void who_asks_for_another_size_of_a_key_is_answered_apart(void **state)
+{
+    (void)state;
+    open_plain();
+    make_values(2);
+    assert_int_equal(put(1), CLEAT_OK);
+    forget_memory();
+    values[1].key = "k0";
+    values[1].bytes = BYTES / 2;
+    assert_int_equal(get(2), CLEAT_SHORT);
+    assert_int_equal(values[0].status, CLEAT_OK);
+    assert_int_equal(values[1].status, CLEAT_SHORT);
+    check_memory(0);
+    scene_close();
+}
+
 static void a_failed_get_fails_for_all_who_asked(void **state)
 {
     (void)state;
@@ -1075,6 +1091,7 @@ static void what_no_thread_has_begun_is_taken_back(void **state)
                      CLEAT_DEADLINE);
     for (uint32_t i = 0; i < 6; i++) {
         assert_int_equal(values[i].status, CLEAT_DEADLINE);
+        assert_int_equal(values[i].attempts, 1);
         lent += values[i].lent;
     }
     assert_int_equal(lent, SCENE_THREADS);
@@ -1497,6 +1514,7 @@ int main(void)
         cmocka_unit_test(r3_a_get_by_several_fetches_once_and_copies),
         cmocka_unit_test(
             who_asks_for_something_else_of_a_key_is_answered_apart),
+        cmocka_unit_test(who_asks_for_another_size_of_a_key_is_answered_apart),
         cmocka_unit_test(a_failed_get_fails_for_all_who_asked),
         cmocka_unit_test(what_is_asked_twice_is_asked_once),
         cmocka_unit_test(a_thousand_keys_are_told_apart),

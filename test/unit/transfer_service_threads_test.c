@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -316,9 +317,80 @@ static void many_threads_put_and_get_at_once(void **state)
     (void)alarm(0);
 }
 
+/* ---- very many keys ------------------------------------------------------ */
+
+enum { MANY = 250000 };
+
+static atomic_uint asked;
+
+/* Answers whatever it is asked, and counts. */
+static enum cleat_status count_call(struct cleat_store_context *context,
+                                    struct cleat_store_call *call)
+{
+    (void)context;
+    for (uint32_t i = 0; i < call->count; i++) {
+        call->items[i].status = CLEAT_OK;
+    }
+    (void)atomic_fetch_add(&asked, call->count);
+    return CLEAT_OK;
+}
+
+static enum cleat_status be_ready(struct cleat_store_context *context,
+                                  uint64_t deadline_ns,
+                                  struct cleat_error *error)
+{
+    (void)context;
+    (void)deadline_ns;
+    (void)error;
+    return CLEAT_OK;
+}
+
+/* Of so many keys some have the same hash of 32 bits. */
+static void keys_of_the_same_hash_are_told_apart(void **state)
+{
+    static const struct cleat_transfer_service_config large = {
+        .keys_max = MANY, .batches_max = BATCHES};
+    struct cleat_store counting = {
+        .value_bytes_max = CLEAT_NONE, .call = count_call, .ready = be_ready};
+    size_t bytes = cleat_transfer_service_bytes(&large);
+    void *block = aligned_alloc(64, bytes);
+    struct cleat_transfer_value *values = calloc(MANY, sizeof *values);
+    char(*keys)[12] = calloc(MANY, sizeof *keys);
+    struct cleat_transfer_service *counted = NULL;
+    struct cleat_service_ports ports = {.clock = cleat_linux_clock()};
+
+    (void)state;
+    (void)alarm(WATCHDOG_S);
+    assert_true(block != NULL && values != NULL && keys != NULL);
+    open_all();
+    ports.threads = pool;
+    assert_int_equal(cleat_transfer_service_init(block, bytes, &large, &ports,
+                                                 boxes, &counting, 1, &counted,
+                                                 NULL),
+                     CLEAT_OK);
+    assert_int_equal(cleat_transfer_service_ready(counted, CLEAT_NEVER, NULL),
+                     CLEAT_OK);
+    for (uint32_t i = 0; i < MANY; i++) {
+        (void)snprintf(keys[i], sizeof keys[i], "%u", (unsigned)i);
+        values[i].key = keys[i];
+    }
+    assert_int_equal(
+        cleat_transfer_exists(counted, values, MANY, NULL, NULL, NULL),
+        CLEAT_OK);
+    assert_int_equal(atomic_load(&asked), MANY);
+    assert_int_equal(cleat_transfer_drain(counted, CLEAT_NEVER, NULL),
+                     CLEAT_OK);
+    close_all();
+    free(keys);
+    free(values);
+    free(block);
+    (void)alarm(0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(keys_of_the_same_hash_are_told_apart),
         cmocka_unit_test(many_threads_put_and_get_at_once),
     };
 

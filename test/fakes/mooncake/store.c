@@ -604,10 +604,14 @@ static void start_put(struct call *call, const struct put *put, size_t i,
     plan->order = plan->object->order;
 }
 
-static void die_where_told(const struct plan *plan)
+/* With the lock held, and what can be derived again in any state. */
+static void die_where_told(struct fake_state *state, const struct plan *plan)
 {
     if (plan->rule != NULL && plan->rule->action == FAKE_DIE) {
-        raise(SIGKILL); /* and the lock is held */
+        memset(state->buckets, 0xFF, sizeof state->buckets);
+        memset(state->key_map, 0, sizeof state->key_map);
+        state->free_object = FAKE_NOBODY;
+        raise(SIGKILL);
     }
 }
 
@@ -672,7 +676,7 @@ static void put_all(struct call *call, const struct put *put, struct plan *plan)
     master = state->master == FAKE_MASTER_RUNS ? 0 : reach_master(call);
     for (size_t i = 0; i < put->count; i++) {
         if (plan[i].going && plan[i].last == i) {
-            die_where_told(&plan[i]);
+            die_where_told(state, &plan[i]);
             finish_put(call, put, i, &plan[i], master);
         }
     }
