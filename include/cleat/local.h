@@ -67,6 +67,10 @@ struct cleat_local_engine_config {
     struct cleat_tensor_sink staged;
 
     struct cleat_local_transfer transfer;
+
+    /* What buckets come by, used by this object alone; copied, and not closed
+     * here. NULL: shared memory, of this object's own. */
+    const struct cleat_transport_receiver *transport;
 };
 
 /* Bytes of block for an engine of this configuration; 0 without `live`. */
@@ -108,6 +112,10 @@ struct cleat_local_trainer_config {
     struct cleat_tensor_source source; /* read while a version is sent */
     uint32_t receivers_max;            /* 1 … 1024 */
     struct cleat_local_transfer transfer;
+
+    /* As for an engine. Its slots hold the plan's first bucket, the largest;
+     * transfer.slots_count is not used. */
+    const struct cleat_transport_sender *transport;
 };
 
 /* As for an engine; 0 bytes without `source`. Opening takes the shared memory:
@@ -142,6 +150,7 @@ struct cleat_local_config {
     uint64_t seed;             /* of the jitter of bring-up */
     struct cleat_local_transfer transfer;
     struct cleat_events events;
+    const struct cleat_transport_sender *transport; /* as for a trainer */
 };
 
 size_t cleat_local_bytes(const struct cleat_local_config *config);

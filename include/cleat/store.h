@@ -83,7 +83,8 @@ struct cleat_store {
 
     /* Says that [start, start + bytes) will be read and written by calls, until
      * it is said no more. May be NULL. Returns CLEAT_OK, or why calls over it
-     * would fail. Overlapping pieces are the port's to join. */
+     * would fail. Overlapping pieces are the port's to join. Any thread, and
+     * several at once. */
     enum cleat_status (*lend)(struct cleat_store_context *context, void *start,
                               size_t bytes, bool on, struct cleat_error *error);
 

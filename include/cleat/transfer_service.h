@@ -45,8 +45,9 @@ struct cleat_transfer_service_config {
     struct cleat_retry_budget budget; /* tokens_max 0: CLEAT_RETRY_BUDGET_AWS */
     uint32_t batches_max;             /* at once. 0: 16 */
     uint32_t keys_max;                /* of one batch. 0: 16384 */
-    uint32_t on_failure;    /* 0: what of a buffer was written by a get that has
-                               failed is zeroed; 1: filled with 0xA5 */
+    uint32_t on_failure;    /* 0: what a get that has failed may have written of
+                               its buffer is zeroed; 1: filled with 0xA5. Not
+                               in memory of an accelerator */
     uint32_t names_max;     /* failed keys named in an error line, as far as it
                                holds them. 0: 5 */
     uint32_t key_bytes_max; /* of all keys of one batch, with their NULs. 0: 64
@@ -70,7 +71,7 @@ struct cleat_transfer_value {
     /* Filled. */
     uint64_t actual;   /* bytes of the value in the store, as far as they are
                           known; exists: 1 or 0 */
-    int32_t status;    /* CLEAT_OK, or why not */
+    int32_t status;    /* as cleat_transfer_report has it */
     int32_t code;      /* the store's own, the last one */
     uint32_t attempts; /* the first, and each by a policy */
     uint32_t lent;     /* 1: the store may still touch the payload; see
@@ -200,12 +201,12 @@ enum cleat_status cleat_transfer_exists(
  * CLEAT_CANCELLED. What begins later is not touched. Any thread. */
 void cleat_transfer_stop(struct cleat_transfer_service *service);
 
-/* Waits until no payload is lent any more, by deadline_ns at the latest. With
- * CLEAT_OK, and no call of this header under way or begun later, the service is
- * at rest and its block the caller's. Any thread.
- * Returns CLEAT_OK; CLEAT_DEADLINE, with the calls that have not returned in
- * error->index; CLEAT_NO_SLOT: as many threads are in calls of this header as
- * there are mailboxes. */
+/* Waits until no payload is lent any more, and no try to be ready goes on that
+ * its caller has left, by deadline_ns at the latest. With CLEAT_OK, and no call
+ * of this header under way or begun later, the service is at rest and its block
+ * the caller's. Any thread. Returns CLEAT_OK; CLEAT_DEADLINE, with the calls
+ * that have not returned in error->index; CLEAT_NO_SLOT: as many threads are in
+ * calls of this header as there are mailboxes. */
 enum cleat_status cleat_transfer_drain(struct cleat_transfer_service *service,
                                        uint64_t deadline_ns,
                                        struct cleat_error *error);

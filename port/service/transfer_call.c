@@ -13,7 +13,6 @@ static bool moves(uint32_t operation)
 static void fill_frame(struct cleat_frame *frame,
                        const struct cleat_transfer_value *value)
 {
-    memset(frame, 0, sizeof *frame);
     if (value->dtype == CLEAT_DTYPE_NONE) { return; }
     frame->dtype = (enum cleat_dtype)value->dtype;
     frame->rank = value->rank;
@@ -32,16 +31,18 @@ static void fill_item(struct transfer_batch *batch, uint32_t operation,
     item->flags = value->flags;
     item->payload = NULL;
     item->bytes = 0;
+    memset(&item->frame, 0, sizeof item->frame);
     if (moves(operation)) {
         item->payload = (void *)(uintptr_t)buffer;
         item->bytes = cleat_transfer_key_bytes(batch->machine, key);
+        /* Where nothing moves, nobody has looked at the value's shape. */
+        fill_frame(&item->frame, value);
     }
     /* Before nothing there is no room. */
     if (buffer == 0) { item->flags &= ~(uint32_t)CLEAT_STORE_ROOM; }
     if (operation == CLEAT_TRANSFER_DO_GET && item->bytes > entry->touched) {
         entry->touched = item->bytes;
     }
-    fill_frame(&item->frame, value);
     item->actual = 0;
     item->code = 0;
     item->status = CLEAT_PENDING;

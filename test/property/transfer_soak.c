@@ -357,9 +357,7 @@ static bool is_excuse(enum cleat_status status)
     return status == CLEAT_TRANSIENT || status == CLEAT_AMBIGUOUS ||
            status == CLEAT_CAPACITY || status == CLEAT_SHORT ||
            status == CLEAT_CORRUPT || status == CLEAT_DEADLINE ||
-           status == CLEAT_CANCELLED || status == CLEAT_UNREADABLE ||
-           /* No thread had begun its last attempt when its time was over. */
-           status == CLEAT_NO_SLOT;
+           status == CLEAT_CANCELLED || status == CLEAT_UNREADABLE;
 }
 
 /* Every value is reported, the sums are theirs, and the error is the first. */

@@ -464,6 +464,24 @@ static void removes_and_questions_work(void **state)
     scene_close();
 }
 
+static void a_question_does_not_look_at_a_shape(void **state)
+{
+    (void)state;
+    open_plain();
+    make_values(2);
+    values[0].dtype = CLEAT_DTYPE_F32;
+    values[0].rank = UINT32_MAX;
+    values[1].dtype = UINT32_MAX;
+    values[1].rank = 200;
+    assert_int_equal(
+        cleat_transfer_exists(scene_service(), values, 2, NULL, NULL, NULL),
+        CLEAT_OK);
+    assert_int_equal(
+        cleat_transfer_remove(scene_service(), values, 2, NULL, NULL, NULL),
+        CLEAT_OK);
+    scene_close();
+}
+
 /* ---- keys that are there twice ------------------------------------------- */
 
 static void r3_a_put_of_one_key_twice_is_refused(void **state)
@@ -1510,6 +1528,7 @@ int main(void)
         cmocka_unit_test(a_get_that_waits_in_vain_ends_at_its_deadline),
         cmocka_unit_test(r7_a_put_does_with_what_is_there_what_its_mode_says),
         cmocka_unit_test(removes_and_questions_work),
+        cmocka_unit_test(a_question_does_not_look_at_a_shape),
         cmocka_unit_test(r3_a_put_of_one_key_twice_is_refused),
         cmocka_unit_test(r3_a_get_by_several_fetches_once_and_copies),
         cmocka_unit_test(
