@@ -38,6 +38,9 @@
 #define SERVE_NS (30 * CLEAT_NS_PER_S)
 #define DUMP_NS (60 * CLEAT_NS_PER_S)
 
+/* How long children may take to end that clean up in a store. */
+#define STORE_GRACE_NS (5 * CLEAT_NS_PER_S)
+
 #define THREADS_MAX 64u
 
 /* What a member was last said to be given; all zero: nothing. */
@@ -57,7 +60,7 @@ struct held_digest {
 };
 
 struct coordinator {
-    const struct sync_setup *setup;
+    struct sync_setup *setup;
     struct cleat_sync_config config;
     uint32_t members;
 
@@ -447,6 +450,7 @@ static enum cleat_status open_ports(struct coordinator *c,
     workers.mailbox = c->mailbox;
     workers.lease_ns = LEASE_NS;
     workers.reap_ns = REAP_NS;
+    if (c->setup->carrier.is_store) { workers.grace_ns = STORE_GRACE_NS; }
     return cleat_linux_workers_init(c->workers_block,
                                     cleat_linux_workers_bytes(c->members),
                                     &workers, &c->workers, error);
@@ -541,6 +545,11 @@ static int open_all(struct coordinator *c)
     }
     if (status != CLEAT_OK) { return options_fail(COMMAND, "%s", error.text); }
     result = open_board(c);
+    if (result == 0) {
+        result = carrier_make(&c->setup->carrier, &c->setup->job,
+                              (uint32_t)c->setup->slots, c->members - 1,
+                              COMMAND);
+    }
     if (result != 0) { return result; }
     c->watch.stop = stop_all;
     c->watch.context = c;
@@ -555,7 +564,7 @@ static int open_all(struct coordinator *c)
 /* --------------------------------------------------------------- children */
 
 #define PROGRAM_MAX 4096u
-#define ARGUMENTS_MAX (40u + 2u * FAULTS_MAX)
+#define ARGUMENTS_MAX (48u + 2u * FAULTS_MAX)
 
 /* A child's command line. */
 struct arguments {
@@ -565,6 +574,7 @@ struct arguments {
     uint32_t numbers_count;
     char faults[FAULTS_MAX][FAULT_TEXT_MAX];
     char board[128];
+    char map[64];
     char dump[4096];
 };
 
@@ -645,6 +655,12 @@ static void add_common(struct arguments *all, const struct coordinator *c,
                setup->job.mode == JOB_STAGED ? "staged" : "in-place");
     add_count(all, "--bucket-mib", setup->job.bucket_mib);
     add_seconds(all, "--step-timeout-s", setup->job.step_timeout_ns);
+    if (!setup->carrier.is_store) { return; }
+    add_option(all, "--transport", setup->carrier.transport);
+    add_option(all, "--job", setup->carrier.job_name);
+    if (carrier_path(&setup->carrier, all->map)) {
+        add_option(all, "--store-map", all->map);
+    }
 }
 
 static void trainer_arguments(struct arguments *all,
@@ -1084,6 +1100,7 @@ static void close_all(struct coordinator *c)
     if (c->bringup_mailbox.context != NULL) {
         cleat_linux_mailbox_close(&c->bringup_mailbox);
     }
+    carrier_close(&c->setup->carrier);
     board_close(&c->board);
     if (c->board_file[0] != '\0') { (void)unlink(c->board_file); }
 }
@@ -1129,6 +1146,20 @@ static void say_drawn(const struct coordinator *c)
     }
 }
 
+/* What a trainer that was killed has left in the store. */
+static void sweep(struct coordinator *c)
+{
+    struct carrier *carrier = &c->setup->carrier;
+    uint32_t objects;
+
+    if (!carrier->is_store) { return; }
+    carrier_sweep(carrier, COMMAND);
+    objects = carrier_objects(carrier);
+    if (c->setup->verbose && objects != UINT32_MAX) {
+        say(c, "objects left in the store: %" PRIu32, objects);
+    }
+}
+
 /* Runs the whole job; `c` is open. */
 static void run_job(struct coordinator *c)
 {
@@ -1154,10 +1185,11 @@ static void run_job(struct coordinator *c)
     cleat_linux_threads_close(&c->threads);
     closed = cleat_linux_workers_close(c->workers);
     c->workers = NULL;
+    sweep(c);
     account_end(c, up, closed);
 }
 
-int coordinator_run(const struct sync_setup *setup)
+int coordinator_run(struct sync_setup *setup)
 {
     static struct coordinator c;
     int result;
@@ -1173,6 +1205,7 @@ int coordinator_run(const struct sync_setup *setup)
     if (result == 0) {
         c.report.config = c.config;
         c.report.bytes = setup->job.bytes;
+        c.report.transport = setup->carrier.transport;
         c.report.replicas = c.replicas;
         c.report.undos = c.undos;
         say_drawn(&c);

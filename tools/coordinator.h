@@ -7,6 +7,7 @@
 #ifndef CLEAT_TOOLS_COORDINATOR_H
 #define CLEAT_TOOLS_COORDINATOR_H
 
+#include "carrier.h"
 #include "cleat/sync.h"
 #include "fault.h"
 #include "job.h"
@@ -14,6 +15,7 @@
 /* What the command line asks for; checked. */
 struct sync_setup {
     struct job job;
+    struct carrier carrier; /* its options; the rest is the coordinator's */
     uint64_t replicas;
     uint64_t workers;
     uint64_t replicas_min;
@@ -35,8 +37,8 @@ struct sync_setup {
 };
 
 /* Runs the job and prints its report. Returns the exit status: 0, 3, 4 or 5,
- * as the report's outcome says; 2 after one line on stderr when nothing was
- * started. */
-int coordinator_run(const struct sync_setup *setup);
+ * as the report's outcome says; 2, or 9 where a store is not there, after one
+ * line on stderr when nothing was started. */
+int coordinator_run(struct sync_setup *setup);
 
 #endif

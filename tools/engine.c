@@ -28,6 +28,7 @@
 #include <time.h>
 
 #include "board.h"
+#include "carrier.h"
 #include "cleat/local.h"
 #include "job.h"
 #include "strike.h"
@@ -54,6 +55,7 @@ struct weights {
 
 struct engine {
     struct job job;
+    struct carrier carrier;
     struct board board;
     struct board_seat *seat; /* on the board */
     struct strikes strikes;
@@ -95,6 +97,9 @@ static enum cleat_status engine_start(void *context)
 
     /* An engine that attaches may be here before the coordinator is. */
     if (status == CLEAT_NOT_FOUND) { return CLEAT_TRANSIENT; }
+    if (status == CLEAT_OK) {
+        status = carrier_ready(&engine->carrier, CLEAT_NS_PER_S);
+    }
     if (status != CLEAT_OK) { return status; }
     engine->seat = &engine->board.head->seats[engine->member];
     for (uint32_t i = 0; i < 2 && engine->weights[i].data != NULL; i++) {
@@ -391,6 +396,7 @@ static struct cleat_local_engine_config configure(struct engine *engine)
     config.transfer.hook = engine_bucket;
     config.transfer.hook_context = engine;
 
+    config.transport = carrier_receiver(&engine->carrier);
     config.worker.fd = CLEAT_LINUX_CHANNEL_FD;
     config.worker.socket_path = engine->attach;
     config.worker.member = (uint32_t)engine->member;
@@ -457,6 +463,7 @@ static int run(struct engine *engine)
     atomic_store(&engine->serving_ends, true);
     (void)pthread_join(engine->serving, NULL);
     cleat_local_engine_close(engine->local);
+    carrier_close(&engine->carrier);
     if (status == CLEAT_OK) { return 0; }
     return engine->attach != NULL ? say_orphaned(engine) : 1;
 }
@@ -474,7 +481,9 @@ static const char usage[] =
     "  --board PATH          the coordinator's board: the socket's path and\n"
     "                        .board\n"
     "  --mode, --bucket-mib, --step-timeout-s, --orphan-timeout-s,\n"
-    "  --fault, --seed       as for cleat sync\n"
+    "  --fault, --seed, --transport, --job\n"
+    "                        as for cleat sync\n"
+    "  --store-map PATH      where the coordinator has store:memory\n"
     "  --cache-mib N         of the KV cache (16)\n"
     "  --dump FILE           for the weights, when cleat sync asks\n"
     "\n"
@@ -489,6 +498,8 @@ int cleat_tool_engine(int argc, char **argv)
     struct option_texts faults = {items, FAULTS_MAX, 0};
     struct option table[] = {
         JOB_OPTIONS(&engine.job),
+        CARRIER_OPTIONS(&engine.carrier),
+        CARRIER_MAP_OPTION(&engine.carrier),
         {.name = "member",
          .kind = OPTION_COUNT,
          .to = &engine.member,
@@ -523,17 +534,22 @@ int cleat_tool_engine(int argc, char **argv)
         return 0;
     }
     job_defaults(&engine.job);
+    carrier_defaults(&engine.carrier);
     engine.orphan_timeout_ns = 5 * CLEAT_NS_PER_S;
     engine.cache_mib = 16;
     engine.digest = cleat_digest_detect();
     result = options_parse(&options, argc, argv);
     engine.random = (engine.random + engine.member) * 2 + 1; /* never 0 */
+    if (result == 0) { result = carrier_parse(&engine.carrier, COMMAND); }
     if (result == 0) { result = job_open(&engine.job, COMMAND); }
     if (result == 0) {
         result = strikes_open(&engine.strikes, COMMAND, &faults,
                               engine.job.bucket_bytes);
     }
     if (result == 0) { result = make_memory(&engine); }
+    if (result == 0) {
+        result = carrier_open_receiver(&engine.carrier, &engine.job, COMMAND);
+    }
     if (result == 0) { result = open_local(&engine); }
     if (result == 0) { result = run(&engine); }
     return result;

@@ -177,6 +177,10 @@ void report_json(FILE *file, const struct report *report)
             delivered_gib_per_s(report));
     fprintf(file, "  \"attempts\": %" PRIu64 ",\n", report->attempts);
     fprintf(file, "  \"epoch\": %" PRIu64 ",\n", report->epoch);
+    fprintf(file, "  ");
+    json_member(file, "transport",
+                report->transport == NULL ? "shm" : report->transport);
+    fprintf(file, ",\n");
     json_replicas(file, report);
     json_errors(file, report);
     json_undos(file, report);
@@ -274,8 +278,9 @@ void report_text(FILE *file, const struct report *report)
             "\n",
             seconds(report->elapsed_ns), seconds(report->bound_ns),
             report->attempts, report->attempts == 1 ? "" : "s", report->epoch);
-    fprintf(file, "%.3f GiB a version, delivered %.2f GiB/s\n",
-            (double)report->bytes / GIB, delivered_gib_per_s(report));
+    fprintf(file, "%.3f GiB a version, delivered %.2f GiB/s by %s\n",
+            (double)report->bytes / GIB, delivered_gib_per_s(report),
+            report->transport == NULL ? "shm" : report->transport);
     text_replicas(file, report);
     text_errors(file, report);
     text_undos(file, report);

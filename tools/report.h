@@ -38,6 +38,7 @@ struct report {
     uint64_t version;                /* that the last round was to bring; 0:
                                         there was no round */
     bool taken;                      /* by those that serve after that round */
+    const char *transport;           /* as it was asked for; NULL: shm */
     uint64_t bytes;                  /* of one version */
     uint64_t bytes_delivered; /* to engines that serve them, all rounds */
     uint64_t elapsed_ns;      /* all rounds, without bring-up */

@@ -42,6 +42,11 @@ static const char usage[] =
     "  --trace FILE           for Perfetto or about:tracing\n"
     "  --dump DIR             each serving engine writes "
     "replica-N.safetensors\n"
+    "  --transport T          shm (default): shared memory; store:SPEC: a\n"
+    "                         store, as cleat store has it, or store:memory,\n"
+    "                         one of this job alone\n"
+    "  --job NAME             what its objects in a store begin with, one\n"
+    "                         job's at a time (cleat-sync)\n"
     "  --listen PATH          wait for engines that attach to this Unix\n"
     "                         socket, in place of starting them\n"
     "  --verbose              a line for every step, command and failure, "
@@ -50,12 +55,14 @@ static const char usage[] =
     "                         an answer are told at the end of their round\n"
     "  --arena-bytes N        the coordinator's memory (what it needs)\n"
     "\n"
-    "Exit: 0 COMMITTED, 3 DEGRADED, 4 ROLLED_BACK, 5 RESTART, 2 bad input.\n";
+    "Exit: 0 COMMITTED, 3 DEGRADED, 4 ROLLED_BACK, 5 RESTART, 2 bad input,\n"
+    "9 the store is not there.\n";
 
 static void set_defaults(struct sync_setup *setup)
 {
     memset(setup, 0, sizeof *setup);
     job_defaults(&setup->job);
+    carrier_defaults(&setup->carrier);
     setup->replicas = 4;
     setup->workers = 1;
     setup->replicas_min = 1;
@@ -72,6 +79,7 @@ static int parse(struct sync_setup *setup, struct option_texts *faults,
 {
     struct option table[] = {
         JOB_OPTIONS(&setup->job),
+        CARRIER_OPTIONS(&setup->carrier),
         {.name = "replicas",
          .kind = OPTION_COUNT,
          .to = &setup->replicas,
@@ -218,6 +226,7 @@ int cleat_tool_sync(int argc, char **argv)
     set_defaults(&setup);
     result = parse(&setup, &faults, argc, argv);
     if (result == 0) { result = check_counts(&setup); }
+    if (result == 0) { result = carrier_parse(&setup.carrier, COMMAND); }
     if (result == 0) { result = read_faults(&setup, &faults); }
     if (result == 0) { result = job_open(&setup.job, COMMAND); }
     if (result != 0) { return result; }

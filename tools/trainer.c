@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "board.h"
+#include "carrier.h"
 #include "cleat/local.h"
 #include "job.h"
 #include "strike.h"
@@ -22,6 +23,7 @@
 
 struct trainer {
     struct job job;
+    struct carrier carrier;
     struct board board;
     struct strikes strikes;
     struct version_source versions;
@@ -33,6 +35,14 @@ struct trainer {
 
 /* ------------------------------------------------- what an update asks of us
  */
+
+/* Bring-up. */
+static enum cleat_status trainer_start(void *context)
+{
+    struct trainer *trainer = context;
+
+    return carrier_ready(&trainer->carrier, CLEAT_NS_PER_S);
+}
 
 /* Once a version: what every window of it looks like. */
 static enum cleat_status digest_version(struct trainer *trainer)
@@ -60,6 +70,9 @@ trainer_prepare(void *context, const struct cleat_worker_command *command,
 
     (void)ticket;
     trainer->versions.version = command->version;
+    if (trainer->carrier.is_store) {
+        cleat_store_sender_version(&trainer->carrier.sender, command->version);
+    }
     atomic_store(&trainer->board.head->buckets_sent, 0);
     return digest_version(trainer);
 }
@@ -103,8 +116,10 @@ static struct cleat_local_trainer_config configure(struct trainer *trainer)
     config.transfer.hold_bucket = strikes_hold_bucket(&trainer->strikes);
     config.transfer.hook = trainer_bucket;
     config.transfer.hook_context = trainer;
+    config.transport = carrier_sender(&trainer->carrier);
     config.worker.fd = CLEAT_LINUX_CHANNEL_FD;
     config.worker.host.context = trainer;
+    config.worker.host.start = trainer_start;
     config.worker.host.prepare = trainer_prepare;
     config.worker.host.intercept = trainer_intercept;
     return config;
@@ -121,11 +136,13 @@ static int run(struct trainer *trainer)
     if (block == NULL) { return options_fail(COMMAND, "no memory"); }
     if (cleat_local_trainer_open(block, bytes, &config, &trainer->local,
                                  &error) != CLEAT_OK) {
+        carrier_close(&trainer->carrier);
         return options_fail(COMMAND, "%s (a trainer is started by cleat sync)",
                             error.text);
     }
     status = cleat_local_trainer_run(trainer->local);
     cleat_local_trainer_close(trainer->local);
+    carrier_close(&trainer->carrier);
     return status == CLEAT_OK ? 0 : 1;
 }
 
@@ -133,9 +150,9 @@ static const char usage[] =
     "usage: cleat trainer --weights FILE|DIR --receivers N --board PATH\n"
     "                     [OPTION]...\n"
     "The sender of cleat sync, which starts it with its control channel as\n"
-    "descriptor 3. --mode, --bucket-mib, --slots, --step-timeout-s and "
-    "--fault\n"
-    "are as for cleat sync.\n";
+    "descriptor 3. --mode, --bucket-mib, --slots, --step-timeout-s, --fault,\n"
+    "--transport and --job are as for cleat sync; --store-map PATH is where\n"
+    "the coordinator has store:memory.\n";
 
 int cleat_tool_trainer(int argc, char **argv)
 {
@@ -144,6 +161,8 @@ int cleat_tool_trainer(int argc, char **argv)
     struct option_texts faults = {items, FAULTS_MAX, 0};
     struct option table[] = {
         JOB_OPTIONS(&trainer.job),
+        CARRIER_OPTIONS(&trainer.carrier),
+        CARRIER_MAP_OPTION(&trainer.carrier),
         {.name = "board",
          .kind = OPTION_TEXT,
          .to = &trainer.board_path,
@@ -171,8 +190,10 @@ int cleat_tool_trainer(int argc, char **argv)
         return 0;
     }
     job_defaults(&trainer.job);
+    carrier_defaults(&trainer.carrier);
     trainer.slots = CLEAT_MEMORY_SLOTS_DEFAULT;
     result = options_parse(&options, argc, argv);
+    if (result == 0) { result = carrier_parse(&trainer.carrier, COMMAND); }
     if (result == 0) { result = job_open(&trainer.job, COMMAND); }
     if (result == 0) {
         result = strikes_open(&trainer.strikes, COMMAND, &faults,
@@ -188,5 +209,8 @@ int cleat_tool_trainer(int argc, char **argv)
                             "other weights",
                             trainer.board_path);
     }
-    return run(&trainer);
+    result = carrier_open_sender(&trainer.carrier, &trainer.job,
+                                 (uint32_t)trainer.slots,
+                                 (uint32_t)trainer.receivers, COMMAND);
+    return result == 0 ? run(&trainer) : result;
 }

@@ -58,9 +58,9 @@ enum cleat_status cleat_local_store_open(
 struct cleat_transfer_service *
 cleat_local_store_service(struct cleat_local_store *store);
 
-/* Ends every batch under way (CLEAT_CANCELLED), waits for the calls that are
- * still in the store, and ends the threads. Nobody may call the service any
- * more. NULL does nothing.
+/* Ends every batch under way (CLEAT_CANCELLED), waits for their callers and for
+ * the calls that are still in the store (cleat_transfer_service_close), and
+ * ends the threads. NULL does nothing.
  * Returns CLEAT_OK: the block is the caller's again; CLEAT_DEADLINE: a call had
  * not returned by deadline_ns (how many, in error->index), and the block is
  * still used: close it again, or leave it be until the process ends. */

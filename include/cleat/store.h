@@ -64,11 +64,26 @@ struct cleat_store_call {
 
 struct cleat_store_context;
 
+/* What a store does not take, of items that move bytes. */
+enum cleat_store_refuses {
+    CLEAT_STORE_NO_DEVICE = 1,   /* CLEAT_STORE_DEVICE */
+    CLEAT_STORE_NO_EMPTY_RAW = 2 /* CLEAT_STORE_RAW of no bytes */
+};
+
+/* The limits are there so that what cannot be put is refused before anything is
+ * removed for it. */
 struct cleat_store {
     struct cleat_store_context *context;
-    uint64_t value_bytes_max; /* the largest payload; CLEAT_NONE: no limit known
-                               */
-    uint32_t calls_max;       /* calls that it can take at once */
+    uint64_t value_bytes_max;  /* the largest payload; CLEAT_NONE: no limit
+                                  known */
+    uint64_t staged_bytes_max; /* the largest that is neither ROOM nor RAW, and
+                                  the largest for COMPARE. 0: as
+                                  value_bytes_max */
+    uint32_t calls_max;        /* calls that it can take at once. 0: any number
+                                */
+    uint32_t refuses;          /* enum cleat_store_refuses */
+    uint32_t verify_min;       /* enum cleat_transfer_verify: how its puts are
+                                  looked at, at least */
     uint32_t reserved;
 
     /* Carries a call out. MAY block, and MUST return in the end. MUST NOT keep
@@ -83,7 +98,9 @@ struct cleat_store {
 
     /* Says that [start, start + bytes) will be read and written by calls, until
      * it is said no more. May be NULL. Returns CLEAT_OK, or why calls over it
-     * would fail. Overlapping pieces are the port's to join. Any thread, and
+     * would fail. Overlapping pieces are the port's to join. Pieces are given
+     * of what may go without a copy: ROOM, with the room, and RAW. SHOULD
+     * return soon: a batch waits for it beside its deadline. Any thread, and
      * several at once. */
     enum cleat_status (*lend)(struct cleat_store_context *context, void *start,
                               size_t bytes, bool on, struct cleat_error *error);

@@ -67,6 +67,7 @@ extern "C" {
 #define CLEAT_STORE_SLOTS_DEFAULT 3u
 #define CLEAT_STORE_SLOTS_MAX 8u
 #define CLEAT_STORE_RECEIVERS_MAX 1024u
+#define CLEAT_STORE_BUCKETS_MAX (1u << 20) /* of one generation */
 #define CLEAT_STORE_TIMEOUT_NS_DEFAULT (5 * CLEAT_NS_PER_S)
 #define CLEAT_STORE_SWEEP_NS_DEFAULT (2 * CLEAT_NS_PER_S)
 #define CLEAT_STORE_PACE_MIN_NS_DEFAULT (CLEAT_NS_PER_MS / 5)
@@ -128,7 +129,7 @@ struct cleat_store_sender_config {
                                have the same */
     uint64_t sweep_ns;      /* the longest clean-up. 0: 2 s */
     uint32_t receivers_max; /* 1 … 1024 */
-    uint32_t buckets_max;   /* of one generation, ≥ 1 */
+    uint32_t buckets_max;   /* of one generation, 1 … 1048576 */
 };
 
 /* The most keys that a sender asks for in one batch. */
@@ -156,9 +157,9 @@ enum cleat_status cleat_store_sender_open(
 void cleat_store_sender_version(const struct cleat_transport_sender *sender,
                                 uint64_t version);
 
-/* Finishes, cleans up, and ends the job; takes timeout_ns and sweep_ns at most.
- * Safe after an open that failed, and twice.
- * Returns CLEAT_OK; else why objects may be left, for a sweep. */
+/* Finishes, cleans up, and ends the job; takes timeout_ns and 2 · sweep_ns at
+ * most. Safe after an open that failed, and twice. Returns CLEAT_OK; else why
+ * objects may be left, for a sweep. */
 enum cleat_status
 cleat_store_sender_close(struct cleat_transport_sender *sender);
 
@@ -178,11 +179,17 @@ enum cleat_status cleat_store_receiver_open(
  * that failed, and twice. */
 void cleat_store_receiver_close(struct cleat_transport_receiver *receiver);
 
-#define CLEAT_STORE_SWEEP_BYTES 32768u
+#define CLEAT_STORE_SWEEP_BYTES 98304u
 
 /* Removes what a job of this name has left, where no sender of it is at work.
- *   block        CLEAT_STORE_SWEEP_BYTES bytes, aligned to 64, for the call,
- * and while the service has lent something (cleat_transfer_drain) service ready
+ * It looks for each name that the job can have used: 256 in a call, 1 and 1 for
+ * each receiver, times 1 and 1 for each bucket. What its deadline cuts off, a
+ * later call begins again; a sender, which does the same in its first prepares,
+ * goes on where it was.
+ *   block        CLEAT_STORE_SWEEP_BYTES bytes, aligned to 64; the call's, and
+ *                after it too while the service has lent something
+ *                (cleat_transfer_drain)
+ *   service      ready, and takes 256 keys a batch
  *   deadline_ns  absolute
  *   removed      how many objects there were; may be NULL
  * Blocks. Returns CLEAT_OK: none is left; CLEAT_INVALID: the name; else why not

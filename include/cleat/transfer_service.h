@@ -57,15 +57,15 @@ struct cleat_transfer_service_config {
 
 /* One value. What the service fills is last. */
 struct cleat_transfer_value {
-    const char *key; /* NUL-terminated, 1 … CLEAT_STORE_KEY_MAX bytes */
-    void *payload;   /* get: of at least `bytes` bytes; may be NULL for 0 */
-    uint64_t bytes;  /* put: of the value; get: exactly these, or with
-                        `sized` at most */
-    uint32_t flags;  /* enum cleat_store_item_flags */
-    uint32_t rank;   /* of a tensor: put, stored beside it; get, demanded */
-    uint32_t dtype;  /* enum cleat_dtype; NONE: plain bytes, nothing is
-                        demanded */
-    uint32_t reserved;
+    const char *key;  /* NUL-terminated, 1 … CLEAT_STORE_KEY_MAX bytes */
+    void *payload;    /* get: of at least `bytes` bytes; may be NULL for 0 */
+    uint64_t bytes;   /* put: of the value; get: exactly these, or with
+                         `sized` at most */
+    uint32_t flags;   /* enum cleat_store_item_flags */
+    uint32_t rank;    /* of a tensor: put, stored beside it; get, demanded */
+    uint32_t dtype;   /* enum cleat_dtype; NONE: plain bytes, nothing is
+                         demanded */
+    uint32_t unknown; /* filled: 1: it has failed, and may have taken effect */
     uint64_t shape[CLEAT_RANK_MAX];
 
     /* Filled. */
@@ -92,7 +92,8 @@ struct cleat_transfer_options {
     void *progress_context;
     uint64_t deadline_ns; /* absolute. 0: the configuration's, from now */
     uint32_t mode;        /* put: enum cleat_transfer_mode */
-    uint32_t verify;      /* put: enum cleat_transfer_verify */
+    uint32_t verify;      /* put: enum cleat_transfer_verify; the store's own
+                             verify_min, if that is more */
     uint32_t sized;       /* get: sizes are not known */
     uint32_t wait;        /* get: what is missing may still come */
     uint32_t tell;        /* get: of a value that demands nothing, dtype, rank
@@ -124,7 +125,8 @@ void cleat_transfer_service_needs(
  *   block    aligned to CLEAT_ALIGN, owned by the caller; outlives *out, and
  *            every call that is under way: cleat_transfer_drain
  *   ports    as many threads as calls are to be made at once; ports->mailbox
- *            and ports->events are not used
+ *            is for cleat_transfer_service_close, for one message, and may be
+ *            missing where that is not called; ports->events is not used
  *   batches  mailboxes, one a batch: cleat_transfer_service_needs; copied
  *   store    copied
  *   seed     of the jitter; any value
@@ -160,6 +162,7 @@ cleat_transfer_service_ready(struct cleat_transfer_service *service,
  *            summary->sent is 0
  *   options  NULL: all defaults
  *   summary  filled; may be NULL
+ * Of a remove and a question only keys are looked at.
  * A get of one key by several values that ask for the same fetches it once and
  * copies it; a value that asks for something else of that key (bytes, dtype,
  * shape, RAW), or is memory of an accelerator, is fetched by itself. A remove
@@ -171,12 +174,17 @@ cleat_transfer_service_ready(struct cleat_transfer_service *service,
  *                  not those of its shape (get, sized: whose shape is larger
  *                  than the buffer); a flag, a dtype, a mode or a way to verify
  *                  that there is none; two gets into memory that overlaps, or
- *                  a put whose header room is another's payload
+ *                  a put with header room that overlaps another's memory
  *   CLEAT_EXISTS   a put names a key twice
  *   CLEAT_LIMIT    more than keys_max, or key_bytes_max; a put of more than the
- *                  store's value_bytes_max
+ *                  store's value_bytes_max; a put, or a get of a size, of more
+ *                  than its staged_bytes_max where a copy is needed: without
+ *                  ROOM and RAW, or to be compared (VERIFY_FULL)
+ *   CLEAT_UNSUPPORTED  memory of an accelerator, or raw values of no bytes,
+ *                  which the store does not take; VERIFY_FULL of memory of an
+ *                  accelerator
  *   CLEAT_NO_SLOT  batches_max are under way
- *   CLEAT_STATE    not ready
+ *   CLEAT_STATE    not ready, or being closed
  *   any            as the store did not take the payloads (its `lend`)
  * else the status of the first value that failed, which is in error->index,
  * its code, and how many did and the first names in error->text. */
@@ -202,14 +210,24 @@ enum cleat_status cleat_transfer_exists(
 void cleat_transfer_stop(struct cleat_transfer_service *service);
 
 /* Waits until no payload is lent any more, and no try to be ready goes on that
- * its caller has left, by deadline_ns at the latest. With CLEAT_OK, and no call
- * of this header under way or begun later, the service is at rest and its block
- * the caller's. Any thread. Returns CLEAT_OK; CLEAT_DEADLINE, with the calls
- * that have not returned in error->index; CLEAT_NO_SLOT: as many threads are in
- * calls of this header as there are mailboxes. */
+ * its caller has left, by deadline_ns at the latest. Any thread. Returns
+ * CLEAT_OK; CLEAT_DEADLINE, with the calls that have not returned in
+ * error->index; CLEAT_NO_SLOT: as many threads are in calls of this header as
+ * there are mailboxes. */
 enum cleat_status cleat_transfer_drain(struct cleat_transfer_service *service,
                                        uint64_t deadline_ns,
                                        struct cleat_error *error);
+
+/* Ends it: no batch begins any more (CLEAT_STATE), each that is under way is
+ * stopped, and each call of the store and each caller waited for, by
+ * deadline_ns at the latest. Waits at ports->mailbox. One thread at a time,
+ * while no other is in a drain; again, after CLEAT_DEADLINE.
+ * Returns CLEAT_OK: the service is at rest and its block the caller's;
+ * CLEAT_DEADLINE, with the calls that have not returned in error->index;
+ * CLEAT_INVALID: ports->mailbox is missing. */
+enum cleat_status
+cleat_transfer_service_close(struct cleat_transfer_service *service,
+                             uint64_t deadline_ns, struct cleat_error *error);
 
 /* Calls that are under way, in the store or on their way to it, and of those
  * the ones that have outlived their batch. Any thread. */

@@ -236,6 +236,14 @@ worker_config(struct cleat_local_engine *engine)
     return config;
 }
 
+/* One that was given is the caller's. */
+static void close_transport(struct cleat_local_engine *engine)
+{
+    if (engine->config.transport == NULL) {
+        cleat_memory_receiver_close(&engine->transport);
+    }
+}
+
 enum cleat_status cleat_local_engine_open(
     void *block, size_t bytes, const struct cleat_local_engine_config *config,
     struct cleat_local_engine **out, struct cleat_error *error)
@@ -266,15 +274,19 @@ enum cleat_status cleat_local_engine_open(
     status = local_plan(&engine->plan, parts.plan, &table,
                         local_bucket_bytes(&config->transfer), error);
     if (status != CLEAT_OK) { return status; }
-    status = cleat_memory_receiver_open(parts.receiver,
-                                        CLEAT_MEMORY_RECEIVER_BYTES, &memory,
-                                        &engine->transport, error);
-    if (status != CLEAT_OK) { return status; }
+    if (config->transport != NULL) {
+        engine->transport = *config->transport;
+    } else {
+        status = cleat_memory_receiver_open(parts.receiver,
+                                            CLEAT_MEMORY_RECEIVER_BYTES,
+                                            &memory, &engine->transport, error);
+        if (status != CLEAT_OK) { return status; }
+    }
     worker = worker_config(engine);
     status = cleat_worker_init(parts.worker, CLEAT_WORKER_BYTES, &worker,
                                &engine->worker, error);
     if (status != CLEAT_OK) {
-        cleat_memory_receiver_close(&engine->transport);
+        close_transport(engine);
         return status;
     }
     *out = engine;
@@ -301,5 +313,5 @@ void cleat_local_engine_close(struct cleat_local_engine *engine)
 {
     if (engine == NULL) { return; }
     cleat_worker_close(engine->worker);
-    cleat_memory_receiver_close(&engine->transport);
+    close_transport(engine);
 }

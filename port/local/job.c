@@ -52,6 +52,7 @@ trainer_config(const struct cleat_local_config *config)
         .source = config->source,
         .receivers_max = config->replicas,
         .transfer = config->transfer,
+        .transport = config->transport,
     };
 
     return trainer;

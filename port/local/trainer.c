@@ -228,26 +228,45 @@ memory_config(const struct cleat_local_trainer *trainer)
     return config;
 }
 
+/* One that was given is the caller's. */
+static enum cleat_status open_transport(struct cleat_local_trainer *trainer,
+                                        void *block, struct cleat_error *error)
+{
+    struct cleat_memory_sender_config memory;
+
+    if (trainer->config.transport != NULL) {
+        trainer->transport = *trainer->config.transport;
+        return CLEAT_OK;
+    }
+    memory = memory_config(trainer);
+    return cleat_memory_sender_open(block, CLEAT_MEMORY_SENDER_BYTES, &memory,
+                                    &trainer->transport, error);
+}
+
+static void close_transport(struct cleat_local_trainer *trainer)
+{
+    if (trainer->config.transport == NULL) {
+        cleat_memory_sender_close(&trainer->transport);
+    }
+}
+
 static enum cleat_status open_parts(struct cleat_local_trainer *trainer,
                                     const struct parts *parts,
                                     struct cleat_error *error)
 {
     const struct cleat_local_transfer *transfer = &trainer->config.transfer;
-    struct cleat_memory_sender_config memory;
     struct cleat_worker_config worker;
     enum cleat_status status = local_plan(&trainer->plan, parts->plan,
                                           &trainer->config.source,
                                           local_bucket_bytes(transfer), error);
 
     if (status != CLEAT_OK) { return status; }
-    memory = memory_config(trainer);
-    status = cleat_memory_sender_open(parts->sender, CLEAT_MEMORY_SENDER_BYTES,
-                                      &memory, &trainer->transport, error);
+    status = open_transport(trainer, parts->sender, error);
     if (status != CLEAT_OK) { return status; }
     worker = worker_config(trainer);
     status = cleat_worker_init(parts->worker, CLEAT_WORKER_BYTES, &worker,
                                &trainer->worker, error);
-    if (status != CLEAT_OK) { cleat_memory_sender_close(&trainer->transport); }
+    if (status != CLEAT_OK) { close_transport(trainer); }
     return status;
 }
 
@@ -295,5 +314,5 @@ void cleat_local_trainer_close(struct cleat_local_trainer *trainer)
 {
     if (trainer == NULL) { return; }
     cleat_worker_close(trainer->worker);
-    cleat_memory_sender_close(&trainer->transport);
+    close_transport(trainer);
 }

@@ -9,6 +9,7 @@
 #define JOBS_DEFAULT 256u
 
 struct cleat_local_store {
+    struct cleat_mailbox mailbox; /* the service's own, to be closed at */
     struct cleat_threads threads;
     struct cleat_transfer_service *service;
     struct cleat_mailbox *batches;
@@ -19,6 +20,7 @@ enum {
     PART_STORE,
     PART_BATCHES, /* the structs; their boxes follow */
     PART_BOXES,
+    PART_MAILBOX,
     PART_THREADS,
     PART_SERVICE,
     PARTS
@@ -47,6 +49,7 @@ static void lay_out(const struct cleat_local_store_config *config,
     bytes[PART_STORE] = sizeof(struct cleat_local_store);
     bytes[PART_BATCHES] = layout->batches_count * sizeof(struct cleat_mailbox);
     bytes[PART_BOXES] = layout->batches_count * layout->box_bytes;
+    bytes[PART_MAILBOX] = cleat_linux_mailbox_bytes(1);
     bytes[PART_THREADS] = cleat_linux_threads_bytes(&config->threads);
     layout->needed = CLEAT_ALIGN - 1;
     for (uint32_t i = 0; i < PARTS; i++) {
@@ -86,7 +89,9 @@ static enum cleat_status open_ports(struct cleat_local_store *self,
                                     const struct cleat_local_store_config *full,
                                     struct cleat_error *error)
 {
-    enum cleat_status status = CLEAT_OK;
+    enum cleat_status status = cleat_linux_mailbox_init(
+        parts[PART_MAILBOX], layout->bytes[PART_MAILBOX], 1, &self->mailbox,
+        error);
 
     self->batches = (void *)parts[PART_BATCHES];
     memset(self->batches, 0, layout->bytes[PART_BATCHES]);
@@ -114,6 +119,7 @@ open_service(struct cleat_local_store *self, const struct layout *layout,
     memset(&ports, 0, sizeof ports);
     ports.clock = cleat_linux_clock();
     ports.threads = self->threads;
+    ports.mailbox = self->mailbox;
     if (seed == 0) {
         /* Processes that began at one moment lie at different addresses. */
         seed = ports.clock.now_ns(ports.clock.context) ^ (uintptr_t)&ports;
@@ -132,6 +138,7 @@ static void tear_down(struct cleat_local_store *self)
     for (uint32_t i = 0; i < self->batches_count; i++) {
         cleat_linux_mailbox_close(&self->batches[i]);
     }
+    cleat_linux_mailbox_close(&self->mailbox);
 }
 
 enum cleat_status cleat_local_store_open(
@@ -191,8 +198,7 @@ enum cleat_status cleat_local_store_close(struct cleat_local_store *store,
     enum cleat_status status;
 
     if (store == NULL) { return CLEAT_OK; }
-    cleat_transfer_stop(store->service);
-    status = cleat_transfer_drain(store->service, deadline_ns, error);
+    status = cleat_transfer_service_close(store->service, deadline_ns, error);
     if (status != CLEAT_OK) { return status; }
     tear_down(store);
     return CLEAT_OK;

@@ -813,8 +813,9 @@ void cleat_memory_table_abandon(struct store_table *t,
 /* ---- what the dead have left --------------------------------------------- */
 
 /* Finishes what is ours to finish: an entry whose maker or remover is dead, or
- * was at our slot before us. */
-static bool finish(struct store_table *t, uint32_t index, uint64_t state)
+ * was at our slot before us. Counts it; false: the index is damaged. */
+static bool finish(struct store_table *t, uint32_t index, uint64_t state,
+                   uint32_t *count)
 {
     _Atomic uint64_t *word = &entry_of(t, index)->state;
     uint64_t ours = taken_over(state, t->slot);
@@ -822,22 +823,23 @@ static bool finish(struct store_table *t, uint32_t index, uint64_t state)
     struct store_found found;
     enum store_seen seen;
 
-    if (!swap(word, state, ours)) { return false; }
+    if (!swap(word, state, ours)) { return true; }
     if (kind_of(ours) == LEAVING) {
         give_back(t, index);
+        ++*count;
         return true;
     }
     wanted.hash = (uint32_t)(load(&entry_of(t, index)->about) >> 32);
     seen = walk(t, &wanted, &found);
     if (seen == STORE_PRESENT) { /* died after the publication */
         settle(t, index, generation_of(ours));
-        return true;
+        ++*count;
+    } else if (seen == STORE_ABSENT &&
+               swap(word, ours, in_kind(ours, LEAVING))) {
+        give_back(t, index);
+        ++*count;
     }
-    if (seen != STORE_ABSENT || !swap(word, ours, in_kind(ours, LEAVING))) {
-        return false;
-    }
-    give_back(t, index);
-    return true;
+    return seen != STORE_DAMAGED;
 }
 
 /* Removed, and perhaps unhooked, by somebody who has not come to retire it.
@@ -876,7 +878,7 @@ static bool sweep_entry(struct store_table *t, uint32_t index,
         if (slot_of(state) < t->shape.processes_count &&
             cleat_memory_table_dead(t, load(&t->processes[slot_of(state)]),
                                     judged)) {
-            *count += finish(t, index, state);
+            return finish(t, index, state, count);
         }
         return true;
     default: return true;
@@ -910,8 +912,9 @@ uint32_t cleat_memory_table_inherit(struct store_table *t)
         uint64_t state = load(&entry_of(t, index)->state);
 
         if (slot_of(state) == t->slot &&
-            (kind_of(state) == MAKING || kind_of(state) == LEAVING)) {
-            count += finish(t, index, state);
+            (kind_of(state) == MAKING || kind_of(state) == LEAVING) &&
+            !finish(t, index, state, &count)) {
+            break; /* each walk of it would be as long as it can be */
         }
     }
     return count;

@@ -20,6 +20,11 @@
 
 #define RECORD_MAGIC 0x52544C43u
 
+/* Names in a call of a sweep. */
+#define SWEEP_KEYS 256u
+_Static_assert(STORE_BATCH_BYTES(SWEEP_KEYS) <= CLEAT_STORE_SWEEP_BYTES,
+               "the caller's block holds them");
+
 /* ---- records ------------------------------------------------------------ */
 
 static void write_number(unsigned char *out, uint64_t number, uint32_t bytes)
@@ -185,6 +190,9 @@ static uint64_t end_ns(const struct store_batch *batch, uint64_t until_ns)
         own_ns = cleat_time_add(batch->clock.now_ns(batch->clock.context),
                                 batch->timeout_ns);
     }
+    if (own_ns > until_ns) { own_ns = until_ns; }
+    if (batch->until_ns == NULL) { return own_ns; }
+    until_ns = atomic_load(batch->until_ns);
     return own_ns < until_ns ? own_ns : until_ns;
 }
 
@@ -256,6 +264,9 @@ enum cleat_status store_clear(struct store_batch *batch, uint64_t until_ns,
 
 bool store_drained(struct store_batch *batch, uint64_t until_ns)
 {
+    if (batch->until_ns != NULL && until_ns > atomic_load(batch->until_ns)) {
+        until_ns = atomic_load(batch->until_ns);
+    }
     if (batch->lent &&
         cleat_transfer_drain(batch->service, until_ns, NULL) == CLEAT_OK) {
         batch->lent = false;
@@ -263,38 +274,56 @@ bool store_drained(struct store_batch *batch, uint64_t until_ns)
     return !batch->lent;
 }
 
-/* Clears what has been added, where there is no room for one more. */
-static enum cleat_status clear_full(struct store_batch *batch,
-                                    uint64_t until_ns, uint32_t *removed)
+/* How many names a generation can have used: its head, a bucket's each, and for
+ * each receiver that it gave up, and a bucket's each. */
+static uint64_t names_of(const struct store_record *last)
 {
-    return batch->count < batch->keys_max
-               ? CLEAT_OK
-               : store_clear(batch, until_ns, removed);
+    return (1 + (uint64_t)last->buckets) * (1 + (uint64_t)last->index);
 }
 
-/* Every name that a generation can have used. */
-static enum cleat_status clear_all(struct store_batch *batch,
-                                   const struct store_epoch *epoch,
-                                   const struct store_record *last,
+/* Adds one of them. */
+static void add_name(struct store_batch *batch, const struct store_epoch *epoch,
+                     const struct store_record *last, uint64_t at)
+{
+    uint64_t each = 1 + (uint64_t)last->buckets;
+    uint32_t receiver = (uint32_t)(at / each) - 1;
+    uint32_t bucket = (uint32_t)(at % each) - 1;
+
+    if (at == 0) {
+        (void)store_add_head(batch, epoch);
+    } else if (at < each) {
+        (void)store_add_bucket(batch, epoch, bucket);
+    } else if (at % each == 0) {
+        (void)store_add_gave_up(batch, epoch, receiver);
+    } else {
+        (void)store_add_ack(batch, epoch, receiver, bucket);
+    }
+}
+
+/* Clears them, from where it was; the head first. */
+static enum cleat_status clear_all(struct store_batch *batch, const char *job,
+                                   struct store_recovery *recovery,
                                    uint64_t until_ns, uint32_t *removed)
 {
-    enum cleat_status status;
+    const struct store_record *last = &recovery->last;
+    const struct store_epoch epoch = {.job = job,
+                                      .run = last->run,
+                                      .generation = last->generation,
+                                      .version = last->version};
+    uint64_t all = names_of(last);
 
-    (void)store_add_head(batch, epoch);
-    status = store_clear(batch, until_ns, removed);
-    for (uint32_t b = 0; status == CLEAT_OK && b < last->buckets; b++) {
-        (void)store_add_bucket(batch, epoch, b);
-        status = clear_full(batch, until_ns, removed);
-    }
-    for (uint32_t r = 0; status == CLEAT_OK && r < last->index; r++) {
-        (void)store_add_gave_up(batch, epoch, r);
-        status = clear_full(batch, until_ns, removed);
-        for (uint32_t b = 0; status == CLEAT_OK && b < last->buckets; b++) {
-            (void)store_add_ack(batch, epoch, r, b);
-            status = clear_full(batch, until_ns, removed);
+    while (recovery->at < all) {
+        uint64_t at = recovery->at;
+        enum cleat_status status;
+
+        while (at < all && batch->count < batch->keys_max) {
+            add_name(batch, &epoch, last, at++);
         }
+        status = store_clear(batch, until_ns, removed);
+        if (status != CLEAT_OK) { return status; }
+        recovery->at = at;
     }
-    return status == CLEAT_OK ? store_clear(batch, until_ns, removed) : status;
+    return CLEAT_OK;
 }
 
 /* Whether a value could be had, if it were there. */
@@ -304,24 +333,37 @@ static bool is_damaged(enum cleat_status status)
            status == CLEAT_MALFORMED || status == CLEAT_INVALID;
 }
 
-enum cleat_status store_recover(struct store_batch *batch, const char *job,
-                                uint64_t until_ns, uint32_t *removed)
+/* Reads <job>/last. What it says is believed only as far as it can be. */
+static enum cleat_status read_last(struct store_batch *batch, const char *job,
+                                   struct store_recovery *recovery,
+                                   uint64_t until_ns)
 {
-    struct store_record last;
-    struct store_epoch epoch = {.job = job};
+    struct store_record *last = &recovery->last;
     enum cleat_status status;
 
     store_carry(store_add_last(batch, job), batch->record, STORE_RECORD_BYTES);
     status = store_get(batch, until_ns);
-    if (status == CLEAT_NOT_FOUND) { return CLEAT_OK; }
-    if (status == CLEAT_OK && store_record_read(batch->record, &last) &&
-        last.kind == STORE_LAST && last.index <= CLEAT_STORE_RECEIVERS_MAX) {
-        epoch.run = last.run;
-        epoch.generation = last.generation;
-        epoch.version = last.version;
-        status = clear_all(batch, &epoch, &last, until_ns, removed);
-    } else if (is_damaged(status)) {
-        status = CLEAT_OK; /* it tells nothing */
+    memset(recovery, 0, sizeof *recovery);
+    if (status == CLEAT_OK && store_record_read(batch->record, last) &&
+        last->kind == STORE_LAST && last->index <= CLEAT_STORE_RECEIVERS_MAX &&
+        last->buckets <= CLEAT_STORE_BUCKETS_MAX) {
+        recovery->known = true;
+    }
+    return is_damaged(status) ? CLEAT_OK : status;
+}
+
+enum cleat_status store_recover(struct store_batch *batch, const char *job,
+                                struct store_recovery *recovery,
+                                uint64_t until_ns, uint32_t *removed)
+{
+    enum cleat_status status = CLEAT_OK;
+
+    if (!recovery->known) {
+        status = read_last(batch, job, recovery, until_ns);
+        if (status == CLEAT_NOT_FOUND) { return CLEAT_OK; }
+    }
+    if (status == CLEAT_OK && recovery->known) {
+        status = clear_all(batch, job, recovery, until_ns, removed);
     }
     if (status != CLEAT_OK) { return status; }
     (void)store_add_last(batch, job);
@@ -334,7 +376,7 @@ cleat_store_transport_sweep(void *block, struct cleat_transfer_service *service,
                             uint32_t *removed, struct cleat_error *error)
 {
     const struct cleat_store_transport common = {.service = service};
-    const size_t key_bytes = STORE_BATCH_BYTES(1) - STORE_RECORD_BYTES;
+    struct store_recovery recovery = {0};
     uint32_t none = 0;
     struct store_batch batch;
     enum cleat_status status;
@@ -344,13 +386,10 @@ cleat_store_transport_sweep(void *block, struct cleat_transfer_service *service,
                                "store transport: a block, a service and a "
                                "job's name of 1 to 96 bytes are needed");
     }
-    store_batch_init(
-        &batch, block,
-        (uint32_t)((CLEAT_STORE_SWEEP_BYTES - STORE_RECORD_BYTES) / key_bytes),
-        &common);
+    store_batch_init(&batch, block, SWEEP_KEYS, &common);
     if (removed == NULL) { removed = &none; }
     *removed = 0;
-    status = store_recover(&batch, job, deadline_ns, removed);
+    status = store_recover(&batch, job, &recovery, deadline_ns, removed);
     if (status == CLEAT_OK) { return CLEAT_OK; }
     return cleat_error_set(error, status, 0, 0,
                            "store transport: what a job has left in the store "

@@ -71,6 +71,7 @@ struct store_batch {
     uint32_t believe_puts;
     bool lent; /* a payload was still in a call when its batch ended */
     uint64_t timeout_ns;
+    _Atomic uint64_t *until_ns; /* no call goes on after it; NULL: none */
 };
 
 #define STORE_BATCH_BYTES(keys_max) \
@@ -123,9 +124,18 @@ enum cleat_status store_clear(struct store_batch *batch, uint64_t until_ns,
 /* Is nothing lent any more? Waits for it until until_ns. */
 bool store_drained(struct store_batch *batch, uint64_t until_ns);
 
+/* How far what <job>/last names has been looked through; zero: not at all. So
+ * a clean-up that time cuts off goes on where it was. */
+struct store_recovery {
+    bool known; /* what `last` said */
+    struct store_record last;
+    uint64_t at; /* of all names that the generation can have used */
+};
+
 /* Removes what the generation that <job>/last names has left, and that object
  * too. Returns CLEAT_OK: there is nothing, or nothing that can be known. */
 enum cleat_status store_recover(struct store_batch *batch, const char *job,
+                                struct store_recovery *recovery,
                                 uint64_t until_ns, uint32_t *removed);
 
 /* ---- both ends ---------------------------------------------------------- */

@@ -86,7 +86,7 @@ struct cleat_transport_receiver_context {
     _Atomic uint32_t live;
     _Atomic uint32_t woken; /* WOKEN lies in the user's mailbox */
     _Atomic uint32_t closing;
-    _Atomic uint64_t until_ns; /* of what the teller does; NEVER: it goes on */
+    _Atomic uint64_t until_ns; /* of all calls */
 
     struct fetcher fetcher;
     struct teller teller;
@@ -364,8 +364,7 @@ static void put_ack(struct cleat_transport_receiver_context *r,
     }
     store_record_write(&record, t->batch.record);
     store_carry(value, t->batch.record, STORE_RECORD_BYTES);
-    status = store_put(&t->batch, CLEAT_TRANSFER_KEEP,
-                       atomic_load(&r->until_ns));
+    status = store_put(&t->batch, CLEAT_TRANSFER_KEEP, CLEAT_NEVER);
     if (status != CLEAT_OK) { tell_over(r, t->joined.number, status); }
 }
 
@@ -659,8 +658,9 @@ static void close_jobs(struct cleat_transport_receiver_context *r,
     struct cleat_message end = {.kind = ENDED};
 
     atomic_store(&r->live, 0);
+    /* One that is under way, and what comes after it. */
     atomic_store(&r->until_ns,
-                 cleat_time_add(now_ns(r), r->end.common.timeout_ns));
+                 cleat_time_add(now_ns(r), 2 * r->end.common.timeout_ns));
     atomic_store(&r->closing, 1);
     post(&r->fetches, LOOK);
     while (count == 2 && r->acks.post(r->acks.context, &end) != CLEAT_OK) {
@@ -701,6 +701,8 @@ enum cleat_status cleat_store_receiver_open(
     store_batch_init(&r->teller.batch,
                      (unsigned char *)block + CONTEXT_BYTES + FETCH_BATCH_BYTES,
                      CLEAT_STORE_RECEIVER_KEYS, &r->end.common);
+    r->fetcher.batch.until_ns = &r->until_ns;
+    r->teller.batch.until_ns = &r->until_ns;
     status = threads->submit(threads->context, fetcher_work, r, 0);
     if (status == CLEAT_OK) {
         status = threads->submit(threads->context, teller_work, r, 0);

@@ -56,8 +56,9 @@ struct cleat_transport_sender_context {
     _Atomic uint32_t told;  /* CHANGED lies in the user's mailbox */
     _Atomic uint32_t woken; /* WOKEN lies there */
     _Atomic uint32_t closing;
-    _Atomic uint64_t state;  /* the generation's word */
-    _Atomic uint64_t *acked; /* each receiver's */
+    _Atomic uint64_t until_ns; /* of the worker's calls */
+    _Atomic uint64_t state;    /* the generation's word */
+    _Atomic uint64_t *acked;   /* each receiver's */
 
     /* The worker's. */
     struct store_batch batch;
@@ -65,7 +66,8 @@ struct cleat_transport_sender_context {
     uint32_t *counts;       /* by receiver: acknowledged, or FAILED and more */
     unsigned char *gave_up; /* by receiver, from one look */
     uint64_t pause_ns;
-    uint64_t look_ns;       /* when to look next */
+    uint64_t look_ns; /* when to look next */
+    struct store_recovery recovery;
     bool recovered;         /* what runs before this one have left */
     enum cleat_status left; /* CLEAT_OK, or why objects may be left */
 };
@@ -237,8 +239,8 @@ static enum cleat_status clear_before(struct cleat_transport_sender_context *s)
     if (s->left != CLEAT_OK) { return s->left; }
     if (!store_drained(&s->batch, until_ns)) { return CLEAT_AMBIGUOUS; }
     if (!s->recovered) {
-        enum cleat_status status = store_recover(&s->batch, s->end.job,
-                                                 until_ns, &removed);
+        enum cleat_status status = store_recover(
+            &s->batch, s->end.job, &s->recovery, until_ns, &removed);
 
         s->batch.count = 0;
         if (status != CLEAT_OK) { return status; }
@@ -485,6 +487,8 @@ static void sender_work(void *job, uint64_t index)
         }
         step(s);
     }
+    /* What was under way has been cut off; there is time for the rest. */
+    atomic_store(&s->until_ns, CLEAT_NEVER);
     if (s->work.begun) { end_generation(s); }
     post(&s->news, ENDED);
 }
@@ -673,12 +677,13 @@ static bool counts_are_sound(const struct cleat_store_sender_config *config)
 {
     return config->receivers_max >= 1 &&
            config->receivers_max <= CLEAT_STORE_RECEIVERS_MAX &&
-           config->buckets_max >= 1 && config->buckets_max < FAILED;
+           config->buckets_max >= 1 &&
+           config->buckets_max <= CLEAT_STORE_BUCKETS_MAX;
 }
 
 uint32_t cleat_store_sender_keys(uint32_t receivers_max)
 {
-    return receivers_max < 32 ? 64 : receivers_max * 2;
+    return receivers_max < 128 ? 256 : receivers_max * 2;
 }
 
 struct parts {
@@ -720,8 +725,8 @@ static enum cleat_status check(const void *block, size_t bytes,
     }
     if (!counts_are_sound(config)) {
         return cleat_error_set(error, CLEAT_INVALID, 2, 0,
-                               "store transport: 1 to 1024 receivers, and at "
-                               "least 1 bucket");
+                               "store transport: 1 to 1024 receivers, and 1 to "
+                               "1048576 buckets");
     }
     if (bytes < cleat_store_sender_bytes(config)) {
         return cleat_error_set(error, CLEAT_TOO_SMALL, 1,
@@ -750,6 +755,8 @@ static void lay_out(struct cleat_transport_sender_context *s,
     store_batch_init(&s->batch, block + parts.batch,
                      cleat_store_sender_keys(config->receivers_max),
                      &s->end.common);
+    atomic_store(&s->until_ns, CLEAT_NEVER);
+    s->batch.until_ns = &s->until_ns;
 }
 
 static void fill_out(struct cleat_transport_sender_context *s,
@@ -809,6 +816,9 @@ cleat_store_sender_close(struct cleat_transport_sender *sender)
     s = sender->context;
     sender->context = NULL;
     sender_finish(s);
+    /* A call that is under way ends in its time; none is begun any more, until
+     * the worker has seen that it is to end. */
+    atomic_store(&s->until_ns, now_ns(s));
     atomic_store(&s->closing, 1);
     post(&s->commands, LOOK);
     while (take_news(s, CLEAT_NEVER) != ENDED) {}

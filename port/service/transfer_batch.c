@@ -9,12 +9,14 @@ transfer_batch_take(struct cleat_transfer_service *service)
     struct transfer_batch *batch = NULL;
 
     transfer_lock(service);
-    for (uint32_t i = 0; i < service->batches_max && batch == NULL; i++) {
+    for (uint32_t i = 0;
+         i < service->batches_max && batch == NULL && !service->closing; i++) {
         struct transfer_batch *at = &service->batches[i];
 
         if (at->holders == 0 && !at->waited_at) { batch = at; }
     }
     if (batch != NULL) {
+        service->taken++;
         batch->holders = 1;
         batch->running = true;
         batch->stopped = false;
@@ -66,6 +68,18 @@ void transfer_batch_desert(struct transfer_batch *batch)
 }
 
 /* With the lock. */
+static void wake_close(struct cleat_transfer_service *service)
+{
+    struct cleat_message message = {.kind = CLEAT_WORKER_WAKE};
+
+    /* One that is full wakes who waits, all the same. */
+    if (service->closing && service->taken == 0) {
+        (void)service->ports.mailbox.post(service->ports.mailbox.context,
+                                          &message);
+    }
+}
+
+/* With the lock. */
 static void wake_drains(struct cleat_transfer_service *service)
 {
     for (uint32_t i = 0; i < service->batches_max; i++) {
@@ -93,6 +107,8 @@ void transfer_batch_leave(struct transfer_batch *batch)
         service->outlived--;
         wake_drains(service);
     }
+    service->taken--;
+    wake_close(service);
     transfer_unlock(service);
 }
 
@@ -148,7 +164,7 @@ static enum cleat_status begin(struct transfer_batch *batch,
     config.keys_count = batch->entries_count;
     config.kind = asked->kind;
     config.mode = options->mode;
-    config.verify = options->verify;
+    config.verify = transfer_verify(batch->service, options);
     config.sized = options->sized != 0;
     config.wait = options->wait != 0;
     batch->started_ns = now_ns;
@@ -340,6 +356,7 @@ static void fill_value(struct transfer_batch *batch, uint32_t index,
     value->code = report->code;
     value->attempts = report->attempts;
     value->lent = first && report->lent;
+    value->unknown = report->unknown;
     if (first) {
         if (get && !ok) { spoil(batch, entry, value); }
         return;
@@ -388,12 +405,7 @@ static enum cleat_status make(struct cleat_transfer_service *service,
 
     if (status != CLEAT_OK || asked->count == 0) { return status; }
     batch = transfer_batch_take(service);
-    if (batch == NULL) {
-        return transfer_say(asked->error, CLEAT_NO_SLOT, service->batches_max,
-                            "transfer: %s: batches_max, %u, are under way",
-                            transfer_kind_name(asked->kind),
-                            (unsigned)service->batches_max);
-    }
+    if (batch == NULL) { return transfer_say_no_place(service, asked->error); }
     status = transfer_batch_check(batch, asked);
     if (status == CLEAT_OK) { status = transfer_batch_lend(batch, asked); }
     if (status == CLEAT_OK) { status = begin(batch, asked); }

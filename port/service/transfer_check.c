@@ -36,6 +36,61 @@ static enum cleat_status check_tensor(const struct transfer_asked *asked,
     return CLEAT_OK;
 }
 
+/* Whether all of a put is read back and compared. */
+static bool is_compared(const struct transfer_batch *batch,
+                        const struct transfer_asked *asked)
+{
+    return asked->kind == CLEAT_TRANSFER_PUT &&
+           asked->options->mode != CLEAT_TRANSFER_KEEP &&
+           transfer_verify(batch->service, asked->options) ==
+               CLEAT_TRANSFER_VERIFY_FULL;
+}
+
+/* What the store says that it does not take: found out now, because later
+ * something may have been removed for it. */
+static enum cleat_status check_store(struct transfer_batch *batch,
+                                     const struct transfer_asked *asked,
+                                     uint32_t index)
+{
+    const struct cleat_store *store = &batch->service->store;
+    const struct cleat_transfer_value *value = &asked->values[index];
+    bool put = asked->kind == CLEAT_TRANSFER_PUT;
+    bool device = (value->flags & CLEAT_STORE_DEVICE) != 0;
+    bool raw = (value->flags & CLEAT_STORE_RAW) != 0;
+    bool room = (value->flags & CLEAT_STORE_ROOM) != 0 &&
+                value->payload != NULL;
+    bool compared = is_compared(batch, asked);
+
+    if (device && ((store->refuses & CLEAT_STORE_NO_DEVICE) != 0 || compared)) {
+        return transfer_say_value(asked, CLEAT_UNSUPPORTED, index,
+                                  compared ? "an accelerator's memory cannot "
+                                             "be compared (verify full)"
+                                           : "the store does not take an "
+                                             "accelerator's memory");
+    }
+    if (raw && value->bytes == 0 &&
+        (store->refuses & CLEAT_STORE_NO_EMPTY_RAW) != 0) {
+        return transfer_say_value(asked, CLEAT_UNSUPPORTED, index,
+                                  "the store does not take raw values of no "
+                                  "bytes");
+    }
+    if (put && value->bytes > store->value_bytes_max) {
+        return transfer_say_value(asked, CLEAT_LIMIT, index,
+                                  "it is larger than the store takes");
+    }
+    if (store->staged_bytes_max != 0 &&
+        value->bytes > store->staged_bytes_max &&
+        (put || !asked->options->sized) && (compared || !(raw || room))) {
+        return transfer_say_value(asked, CLEAT_LIMIT, index,
+                                  compared ? "it is larger than what the store "
+                                             "can compare (verify full)"
+                                           : "it is larger than what the store "
+                                             "can copy, and there is no header "
+                                             "room");
+    }
+    return CLEAT_OK;
+}
+
 static enum cleat_status check_payload(struct transfer_batch *batch,
                                        const struct transfer_asked *asked,
                                        uint32_t index)
@@ -44,6 +99,7 @@ static enum cleat_status check_payload(struct transfer_batch *batch,
     uintptr_t start = (uintptr_t)value->payload;
     uintptr_t room = (value->flags & CLEAT_STORE_ROOM) != 0 ? CLEAT_FRAME_BYTES
                                                             : 0;
+    enum cleat_status status;
 
     if (start == 0 && value->bytes != 0) {
         return transfer_say_value(asked, CLEAT_INVALID, index,
@@ -53,12 +109,8 @@ static enum cleat_status check_payload(struct transfer_batch *batch,
         return transfer_say_value(asked, CLEAT_INVALID, index,
                                   "its payload goes beyond the address space");
     }
-    if (asked->kind == CLEAT_TRANSFER_PUT &&
-        value->bytes > batch->service->store.value_bytes_max) {
-        return transfer_say_value(asked, CLEAT_LIMIT, index,
-                                  "it is larger than the store takes");
-    }
-    return check_tensor(asked, index);
+    status = check_store(batch, asked, index);
+    return status == CLEAT_OK ? check_tensor(asked, index) : status;
 }
 
 /* Its key's bytes, where there is nothing against it. */

@@ -134,11 +134,7 @@ cleat_transfer_service_ready(struct cleat_transfer_service *service,
     struct tries tries;
     bool ended;
 
-    if (batch == NULL) {
-        return transfer_say(error, CLEAT_NO_SLOT, service->batches_max,
-                            "transfer: batches_max, %u, are under way",
-                            (unsigned)service->batches_max);
-    }
+    if (batch == NULL) { return transfer_say_no_place(service, error); }
     begin_tries(&tries, batch, deadline_ns);
     do {
         ended = try_once(&tries);
@@ -205,4 +201,39 @@ enum cleat_status cleat_transfer_drain(struct cleat_transfer_service *service,
     return transfer_say(error, batch == NULL ? CLEAT_NO_SLOT : CLEAT_DEADLINE,
                         stuck, "transfer: %u calls have not returned",
                         (unsigned)stuck);
+}
+
+/* ---- close --------------------------------------------------------------- */
+
+enum cleat_status
+cleat_transfer_service_close(struct cleat_transfer_service *service,
+                             uint64_t deadline_ns, struct cleat_error *error)
+{
+    const struct cleat_mailbox *mailbox = &service->ports.mailbox;
+    struct cleat_message message;
+    bool came = true;
+    uint32_t taken;
+    uint32_t calls;
+
+    if (mailbox->post == NULL || mailbox->wait == NULL) {
+        return transfer_say(error, CLEAT_INVALID, 0,
+                            "transfer: a service without a mailbox of its own "
+                            "cannot be closed");
+    }
+    transfer_lock(service);
+    service->closing = true;
+    transfer_unlock(service);
+    cleat_transfer_stop(service);
+    do {
+        transfer_lock(service);
+        taken = service->taken;
+        calls = service->calls;
+        transfer_unlock(service);
+        if (taken == 0) { return CLEAT_OK; }
+        came = mailbox->wait(mailbox->context, deadline_ns, &message) ==
+               CLEAT_OK;
+    } while (came);
+    return transfer_say(error, CLEAT_DEADLINE, calls,
+                        "transfer: %u calls, of %u batches, have not returned",
+                        (unsigned)calls, (unsigned)taken);
 }

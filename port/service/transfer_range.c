@@ -17,7 +17,7 @@ static bool range_of(const struct transfer_asked *asked, uint32_t index,
     range->end = start + value->bytes;
     range->value = index;
     range->device = value->flags & CLEAT_STORE_DEVICE;
-    range->reserved = 0;
+    range->lends = range->room || (value->flags & CLEAT_STORE_RAW) != 0;
     return range->end > range->start;
 }
 
@@ -140,6 +140,7 @@ static void join(struct transfer_batch *batch,
         const struct transfer_range *range = &ranges[i];
         struct transfer_piece *piece;
 
+        if (!range->lends) { continue; }
         if (last == NULL || range->start > end ||
             range->device != last->device) {
             piece = &batch->pieces[batch->pieces_count++];

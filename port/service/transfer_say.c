@@ -38,6 +38,23 @@ enum cleat_status transfer_say(struct cleat_error *error,
     return cleat_error_set(error, status, index, 0, line);
 }
 
+enum cleat_status transfer_say_no_place(struct cleat_transfer_service *service,
+                                        struct cleat_error *error)
+{
+    bool closing;
+
+    transfer_lock(service);
+    closing = service->closing;
+    transfer_unlock(service);
+    if (closing) {
+        return transfer_say(error, CLEAT_STATE, 0,
+                            "transfer: the service is being closed");
+    }
+    return transfer_say(error, CLEAT_NO_SLOT, service->batches_max,
+                        "transfer: batches_max, %u, are under way",
+                        (unsigned)service->batches_max);
+}
+
 /* ---- keys ---------------------------------------------------------------- */
 
 /* One byte of a key as it is written: itself, or \xNN. Returns how long. */

@@ -6,7 +6,7 @@
  *   transfer_range.c  the memory of its payloads: what overlaps, what is lent
  *   transfer_batch.c  a batch from its beginning to its end
  *   transfer_call.c   calls: how they are filled, made, and heard
- *   transfer_drain.c  ready, drain
+ *   transfer_drain.c  ready; drain and close
  *   transfer_say.c    error texts
  *
  * A batch is a place in the block: a machine, what is known of its keys, and
@@ -60,7 +60,7 @@ struct transfer_range {
     uint32_t value;
     uint32_t room;   /* it can be written before the payload */
     uint32_t device; /* of an accelerator */
-    uint32_t reserved;
+    uint32_t lends;  /* it may go without a copy */
 };
 _Static_assert(2 * sizeof(struct transfer_range) <=
                    sizeof(struct cleat_transfer_key),
@@ -147,6 +147,8 @@ struct cleat_transfer_service {
     bool ready;
     struct cleat_retry_budget budget;
     uint64_t random;
+    bool closing;
+    uint32_t taken;    /* places: batches, and tries to be ready */
     uint32_t calls;    /* under way */
     uint32_t stuck;    /* of those, without a caller */
     uint32_t outlived; /* batches */
@@ -173,6 +175,16 @@ static inline void transfer_unlock(const struct cleat_transfer_service *service)
     service->ports.threads.unlock(service->ports.threads.context);
 }
 
+/* How a put is looked at. */
+static inline uint32_t
+transfer_verify(const struct cleat_transfer_service *service,
+                const struct cleat_transfer_options *options)
+{
+    return options->verify > service->store.verify_min
+               ? options->verify
+               : service->store.verify_min;
+}
+
 static inline uint64_t
 transfer_now_ns(const struct cleat_transfer_service *service)
 {
@@ -188,7 +200,8 @@ enum cleat_status transfer_batch_lend(struct transfer_batch *batch,
                                       const struct transfer_asked *asked);
 void transfer_batch_unlend(struct transfer_batch *batch);
 
-/* transfer_batch.c. A place, whose caller is in it; NULL: there is none. */
+/* transfer_batch.c. A place, whose caller is in it; NULL: there is none, or the
+ * service is being closed. */
 struct transfer_batch *
 transfer_batch_take(struct cleat_transfer_service *service);
 /* With the lock: makes who waits at its mailbox look again. */
@@ -231,6 +244,8 @@ enum cleat_status
 transfer_say_failed(const struct cleat_transfer_service *service,
                     const struct transfer_asked *asked, uint32_t failed,
                     uint32_t first);
+enum cleat_status transfer_say_no_place(struct cleat_transfer_service *service,
+                                        struct cleat_error *error);
 const char *transfer_kind_name(uint32_t kind);
 
 #endif

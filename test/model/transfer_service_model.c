@@ -278,6 +278,7 @@ static void make_values(struct own *own, uint32_t letters, bool twice, bool get)
         own->values[k].key = own->keys[k];
         own->values[k].payload = own->payload[k];
         own->values[k].bytes = BYTES;
+        own->values[k].flags = CLEAT_STORE_RAW; /* it may go without a copy */
         own->values[k].status = CLEAT_PENDING;
         own->may_touch[k] = true;
         w->done[letter] = 0;

@@ -3,6 +3,7 @@
 # signals, and what it says to bad input. SPDX-License-Identifier: Apache-2.0
 """usage: command.py --cleat PATH [--only TEXT] [--jobs N]"""
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -20,6 +21,14 @@ import harness
 from harness import Failure, expect
 
 SMALL = ("--bucket-mib", "1", "--start-timeout-s", "120")
+
+
+def await_truth(question):
+    """Blocks until the answer is yes."""
+    end = time.monotonic() + harness.WATCHDOG_S
+    while not question():
+        expect(time.monotonic() < end, "never became true:", question)
+        time.sleep(0.02)
 
 
 def tensors(path):
@@ -414,6 +423,73 @@ class Tests:
                                  version=None)
         expect(harness.states(report, "dead") == [0, 1], report)
 
+    # ---- over a store ----
+
+    def over_a_store_every_replica_serves_the_file_that_was_given(self):
+        with self.job("--transport", "store:memory", "--replicas", "2",
+                      "--rounds", "2", "--fault", "prepare:1:error",
+                      "--fault", "send@2:0:error", "--dump", ".") as job:
+            report = self.finish(job, 0, "replica-0.safetensors",
+                                 "replica-1.safetensors", replicas=2, version=2)
+            job.expect_store_swept()
+            dumps = [tensors(os.path.join(job.folder, f"replica-{r}.safetensors"))
+                     for r in range(2)]
+        with self.job("--replicas", "2", "--rounds", "2", "--dump", ".") as job:
+            other = self.finish(job, 0, "replica-0.safetensors",
+                                "replica-1.safetensors", replicas=2, version=2)
+            expected = tensors(os.path.join(job.folder, "replica-0.safetensors"))
+        expect(dumps == [expected, expected], "is not what shared memory brings")
+        expect(report["replicas"][0]["digest"] == other["replicas"][0]["digest"],
+               report, other)
+        expect(report["transport"] == "store:memory", report["transport"])
+        expect(other["transport"] == "shm", other["transport"])
+
+    def engines_may_attach_and_get_it_from_a_store(self):
+        with self.job("--transport", "store:memory", "--listen", "socket",
+                      "--replicas", "2") as job:
+            job.await_line("  ")
+            job.await_line("cleat sync: waiting for trainer")
+            shown = [line for line in job.lines if line.startswith("  ")]
+            engines = [subprocess.Popen("exec " + line[:-2].strip(), shell=True,
+                                        cwd=job.folder, env=job.environment)
+                       for line in shown]
+            self.finish_attached(job, engines, 0)
+            job.expect_store_swept()
+
+    def what_a_job_that_was_killed_left_in_a_store_the_next_one_removes(self):
+        name = f"cleat-test-{os.urandom(8).hex()}"
+        store = f"memory:shared={name}"
+        options = ("--transport", f"store:{store}", "--replicas", "2")
+        file = f"/dev/shm/cleat-store-{name}"
+        key = os.path.join(tempfile.gettempdir(), name)
+        with open(key, "w", encoding="utf-8") as keys:
+            keys.write("cleat-sync/last\n")
+        look = [self.cleat, "store", "exists", "--store", store, "--keys-from",
+                key, "--report", "json"]
+
+        def is_left():
+            done = subprocess.run(look, capture_output=True, text=True,
+                                  check=True, timeout=harness.WATCHDOG_S)
+            return json.loads(done.stdout)["values"][0]["exists"]
+        try:
+            with self.job(*options, "--fault", "send@5:1:slow=60000",
+                          "--step-timeout-s", "100") as job:
+                job.await_line("cleat sync: send to replica 1")
+                await_truth(is_left)
+                for pid in [job.process.pid, *harness.marked(job.mark)]:
+                    os.kill(pid, signal.SIGKILL)
+                job.wait()
+                job.await_nobody()
+            expect(is_left(), "nothing was left")
+            with self.job(*options) as job:
+                expect(job.wait() == 0, job.out, job.lines)
+                job.expect_store_swept()
+            expect(not is_left(), "it is still there")
+        finally:
+            os.unlink(key)
+            with contextlib.suppress(OSError):
+                os.unlink(file)
+
     # ---- bad input ----
 
     def bad_input_is_one_line_and_nothing_else(self):
@@ -571,7 +647,16 @@ def bad_input(folder, weights):
             (("--listen", "file", "--dump", "d", "--trace", "t"), ("file",)),
             (("--listen", "socket"), ("socket.board",)),
             (("--listen", "nowhere-at-all/s"), ("nowhere-at-all/s",)),
-            (("--listen", "x" * 108), ("--listen", "107"))):
+            (("--listen", "x" * 108), ("--listen", "107")),
+            (("--transport", "store"), ("--transport store", "store:memory")),
+            (("--transport", "store:"), ("--transport store:", "memory")),
+            (("--transport", "store:disk"), ("disk", "memory")),
+            (("--transport", "store:memory:keys=9"), ("store:memory alone",)),
+            (("--transport", "store:memory:kyes=9"), ("kyes",)),
+            (("--transport", "store:memory:shared=a/b"), ("shared=a/b",)),
+            (("--job", "/a"), ("--job /a", "slash")),
+            (("--job", "a/"), ("--job a/", "slash")),
+            (("--job", "x" * 97), ("--job", "96"))):
         yield weights + options, words
     for spec, words in (
             ("", ("--fault",)),

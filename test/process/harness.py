@@ -146,12 +146,18 @@ class Job:
         """No process, segment or file but those named."""
         left = marked(self.mark)
         expect(not left, "processes left:", left)
-        # Other tests may be running, and name what they make `cleat-test-…`.
+        # Other tests may be running, and name what they make `…-test-…`.
         new = {name for name in segments() - self.segments
-               if "cleat" in name and "cleat-test-" not in name}
+               if "cleat" in name and "-test-" not in name}
         expect(not new, "segments left:", new)
         here = set(os.listdir(self.folder))
         expect(here == set(files), "files left:", here, "expected:", set(files))
+
+    def expect_store_swept(self):
+        """The coordinator has looked into the store, after everybody's end."""
+        said = [TIME.sub("", line) for line in self.lines if line is not None]
+        expect("cleat sync: objects left in the store: 0" in said,
+               "objects left:", said)
 
     def close(self):
         for pid in marked(self.mark):
@@ -191,7 +197,8 @@ CLASSES = {"transient", "ambiguous", "capacity", "permanent", "cancelled"}
 
 def check_schema(report, replicas):
     """The report has the fields it is said to have, of the right kinds."""
-    fields = set(NUMBERS) | {"outcome", "replicas", "errors", "undo"}
+    fields = set(NUMBERS) | {"outcome", "transport", "replicas", "errors",
+                             "undo"}
     expect(set(report) == fields, "fields:", sorted(report))
     expect(report["outcome"] in EXIT, report["outcome"])
     for key, kind in NUMBERS.items():

@@ -2,7 +2,11 @@
 # Cleat: every fault at every step, through real processes.
 # SPDX-License-Identifier: Apache-2.0
 """usage: matrix.py --cleat PATH [--quick] [--shard I/N] [--jobs N]
-                    [--only TEXT] [--scale X]
+                    [--only TEXT] [--scale X] [--transport T]
+                    [--fake PATH]
+
+--fake: a Mooncake Store's, of test/fakes/mooncake; T is completed with where
+its cluster is, one for each cell.
 
 Each cell is one `cleat sync` with one fault. Its exit code, its report and what
 it leaves behind are compared with rules.py.
@@ -10,6 +14,7 @@ it leaves behind are compared with rules.py.
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -98,22 +103,61 @@ def check_attempts(cell, report):
            report["attempts"], report["errors"])
 
 
-class Runner:
-    def __init__(self, cleat, weights, scale):
-        self.cleat, self.weights, self.scale = cleat, weights, scale
+class Cluster:
+    """A Mooncake Store's, of one cell; or nothing, where there is no fake."""
 
-    def options(self, cell):
+    def __init__(self, fake):
+        self.fake = fake
+        self.folder = tempfile.mkdtemp(prefix="cleat-test-")
+        self.path = os.path.join(self.folder, "cluster")
+
+    def call(self, verb, *words):
+        return subprocess.run([self.fake, verb, self.path, *words], check=True,
+                              stdout=subprocess.PIPE, text=True).stdout
+
+    def __enter__(self):
+        if self.fake:
+            self.call("start", "segment_bytes=64000000")
+        return self
+
+    def expect_swept(self):
+        facts = dict(line.split(" ", 1)
+                     for line in self.call("facts").splitlines())
+        expect(facts["objects"] == "0", "objects left:", facts)
+
+    def __exit__(self, *unused):
+        if self.fake:
+            self.call("end")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Runner:
+    def __init__(self, cleat, weights, arguments):
+        self.cleat, self.weights = cleat, weights
+        self.scale, self.fake = arguments.scale, arguments.fake
+        self.transport = arguments.transport
+
+    def options(self, cell, transport):
         start = 3 if cell.step == "start" else 60
         return ("--replicas", "3", "--bucket-mib", "1",
                 "--mode", cell.mode, "--step-timeout-s", str(self.scale),
                 "--start-timeout-s", str(start * self.scale),
                 "--orphan-timeout-s", "2", "--fault", cell.spec(),
+                "--transport", transport,
                 *cell.options)
 
     def __call__(self, cell):
         version = {rules.COMMITTED: 1, rules.DEGRADED: 1,
                    rules.ROLLED_BACK: 0}.get(cell.code)
-        with harness.Job(self.cleat, self.weights, *self.options(cell)) as job:
+        with Cluster(self.fake) as cluster:
+            return self.run(cell, cluster, version)
+
+    def run(self, cell, cluster, version):
+        transport = self.transport
+        if self.fake:
+            transport += f",master={cluster.path}"
+        with harness.Job(self.cleat, self.weights,
+                         *self.options(cell, transport)) as job:
             code = job.wait()
             expect(code == cell.code, "exit", code, "expected", cell.code,
                    job.out, job.lines)
@@ -123,6 +167,11 @@ class Runner:
             check_victim(cell, report)
             check_errors(cell, report)
             check_attempts(cell, report)
+            expect(report["transport"] == transport, report["transport"])
+            if self.fake:
+                cluster.expect_swept()
+            elif transport != "shm":
+                job.expect_store_swept()
             job.expect_nothing_left()
         return report["outcome"]
 
@@ -136,6 +185,8 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--transport", default="shm")
+    parser.add_argument("--fake")
     arguments = parser.parse_args()
     index, count = (int(part) for part in arguments.shard.split("/"))
     cells = all_cells()
@@ -148,7 +199,7 @@ def main():
     try:
         weights = harness.make_weights(arguments.cleat, folder)
         runner = Runner(os.path.abspath(arguments.cleat), weights,
-                        arguments.scale)
+                        arguments)
         return 1 if harness.run_all(cells, runner, arguments.jobs) else 0
     finally:
         shutil.rmtree(folder)

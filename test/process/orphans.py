@@ -2,6 +2,7 @@
 # Cleat: the coordinator is killed, at every step.
 # SPDX-License-Identifier: Apache-2.0
 """usage: orphans.py --cleat PATH [--jobs N] [--quick] [--only TEXT]
+                     [--transport T]
 
 A fault holds one worker in a step, and in that moment the coordinator gets
 SIGKILL. Then the trainer ends, no engine resumes or goes on serving, and all
@@ -68,14 +69,16 @@ def await_quiet(job, board):
 
 
 class Runner:
-    def __init__(self, cleat, weights):
+    def __init__(self, cleat, weights, transport):
         self.cleat, self.weights = cleat, weights
+        self.transport = transport
 
     def __call__(self, cell):
         step, mode = cell.split()
         with harness.Job(self.cleat, self.weights, "--replicas", str(REPLICAS),
                          "--mode", mode, "--bucket-mib", "1",
-                         "--orphan-timeout-s", "3", "--fault",
+                         "--orphan-timeout-s", "3",
+                         "--transport", self.transport, "--fault",
                          f"{step}:{HELD}:slow=1500") as job:
             return self.kill_at(job, step)
 
@@ -112,6 +115,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default="")
+    parser.add_argument("--transport", default="shm")
     arguments = parser.parse_args()
     cells = [f"{step} {mode}" for step in STEPS
              for mode in ("staged", "in-place")]
@@ -121,7 +125,8 @@ def main():
     folder = tempfile.mkdtemp(prefix="cleat-test-")
     try:
         weights = harness.make_weights(arguments.cleat, folder)
-        runner = Runner(os.path.abspath(arguments.cleat), weights)
+        runner = Runner(os.path.abspath(arguments.cleat), weights,
+                        arguments.transport)
         return 1 if harness.run_all(cells, runner, arguments.jobs) else 0
     finally:
         shutil.rmtree(folder)

@@ -1,6 +1,8 @@
 /* Cleat: batches put and got, put together. SPDX-License-Identifier: Apache-2.0
  */
 #define _GNU_SOURCE
+#include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -131,6 +133,193 @@ a_close_says_that_a_call_is_stuck_and_can_be_made_again(void **state)
     cleat_memory_store_detach(&inner);
 }
 
+/* A put of `value` over one of the same key is refused: and so that one is
+ * still there. */
+static void assert_refused(struct cleat_transfer_service *service,
+                           struct cleat_transfer_value value, uint32_t verify,
+                           enum cleat_status expected)
+{
+    struct cleat_transfer_options options = {.mode = CLEAT_TRANSFER_REPLACE,
+                                             .verify = verify};
+    char got[4] = {0};
+    struct cleat_transfer_value old = {
+        .key = "a", .payload = got, .bytes = sizeof got};
+    struct cleat_transfer_summary summary;
+    struct cleat_error error;
+
+    value.key = "a";
+    assert_int_equal(
+        cleat_transfer_put(service, &value, 1, &options, &summary, &error),
+        expected);
+    assert_int_equal(summary.sent, 0);
+    assert_int_equal(cleat_transfer_get(service, &old, 1, NULL, NULL, &error),
+                     CLEAT_OK);
+    assert_string_equal(got, "old");
+}
+
+static void
+what_a_store_does_not_take_is_refused_before_anything_is_removed(void **state)
+{
+    static char large[CLEAT_FRAME_BYTES + 101];
+    char *payload = large + CLEAT_FRAME_BYTES;
+    struct cleat_store store = memory_store();
+    struct cleat_transfer_value value = {
+        .key = "a", .payload = (char[]){"old"}, .bytes = 4};
+    struct cleat_transfer_service *service;
+    struct cleat_local_store *local;
+    struct cleat_error error;
+    unsigned char *block;
+
+    (void)state;
+    store.staged_bytes_max = 100;
+    store.refuses |= CLEAT_STORE_NO_EMPTY_RAW;
+    local = opened(&block, 0, &store);
+    service = cleat_local_store_service(local);
+    assert_int_equal(cleat_transfer_put(service, &value, 1, NULL, NULL, &error),
+                     CLEAT_OK);
+    value = (struct cleat_transfer_value){
+        .payload = payload, .bytes = 10, .flags = CLEAT_STORE_DEVICE};
+    assert_refused(service, value, 0, CLEAT_UNSUPPORTED);
+    value.bytes = 0;
+    value.flags = CLEAT_STORE_RAW;
+    assert_refused(service, value, 0, CLEAT_UNSUPPORTED);
+    value.bytes = 101;
+    value.flags = 0;
+    assert_refused(service, value, 0, CLEAT_LIMIT);
+    value.flags = CLEAT_STORE_ROOM;
+    assert_refused(service, value, CLEAT_TRANSFER_VERIFY_FULL, CLEAT_LIMIT);
+    /* What needs no copy may be larger. */
+    value.key = "b";
+    assert_int_equal(cleat_transfer_put(service, &value, 1, NULL, NULL, &error),
+                     CLEAT_OK);
+    assert_int_equal(cleat_local_store_close(local, in(30 * S), &error),
+                     CLEAT_OK);
+    free(block);
+    cleat_memory_store_detach(&store);
+}
+
+static void r6_a_store_whose_word_is_not_believed_is_looked_at(void **state)
+{
+    static const struct cleat_store_fault lost = {
+        .kind = CLEAT_STORE_FAULT_LOST,
+        .rate = CLEAT_STORE_FAULT_ALWAYS,
+        .times = 1};
+    struct cleat_store_faults_config rules = {
+        .rules = &lost, .rules_count = 1, .counters_count = 1024};
+    struct cleat_local_store_config config = small;
+    struct cleat_store inner = memory_store();
+    size_t bytes;
+    unsigned char *block;
+
+    (void)state;
+    config.service.batch.pace_ns = MS;
+    bytes = cleat_local_store_bytes(&config);
+    block = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+    assert_non_null(block);
+    for (uint32_t verify_min = 0; verify_min <= CLEAT_TRANSFER_VERIFY_FULL;
+         verify_min++) {
+        char got = 0;
+        struct cleat_transfer_value value = {
+            .key = (char[]){'k', (char)('0' + verify_min), 0},
+            .payload = (char[]){'x'},
+            .bytes = 1};
+        struct cleat_local_store *local;
+        struct cleat_store store;
+        struct cleat_error error;
+        struct cleat_transfer_service *service;
+
+        assert_int_equal(cleat_store_faults_init(faults, sizeof faults, &rules,
+                                                 &inner, &store, &error),
+                         CLEAT_OK);
+        store.verify_min = verify_min;
+        assert_int_equal(cleat_local_store_open(block, bytes, &config, &store,
+                                                &local, &error),
+                         CLEAT_OK);
+        service = cleat_local_store_service(local);
+        assert_int_equal(
+            cleat_transfer_service_ready(service, in(30 * S), &error),
+            CLEAT_OK);
+        assert_int_equal(
+            cleat_transfer_put(service, &value, 1, NULL, NULL, &error),
+            CLEAT_OK);
+        value.payload = &got;
+        assert_int_equal(
+            cleat_transfer_get(service, &value, 1, NULL, NULL, &error),
+            verify_min == 0 ? CLEAT_NOT_FOUND : CLEAT_OK);
+        assert_int_equal(cleat_local_store_close(local, in(30 * S), &error),
+                         CLEAT_OK);
+    }
+    free(block);
+    cleat_memory_store_detach(&inner);
+}
+
+/* A thread that waits for what never comes. */
+struct waiter {
+    struct cleat_transfer_service *service;
+    sem_t begun;
+    enum cleat_status status;
+};
+
+static void tell_begun(void *context, uint32_t ended, uint32_t count,
+                       const struct cleat_transfer_totals *totals)
+{
+    struct waiter *waiter = context;
+
+    (void)ended;
+    (void)count;
+    (void)totals;
+    (void)sem_post(&waiter->begun);
+}
+
+static void *wait_for_ever(void *context)
+{
+    struct waiter *waiter = context;
+    struct cleat_transfer_options options = {.progress = tell_begun,
+                                             .progress_context = waiter,
+                                             .deadline_ns = CLEAT_NEVER,
+                                             .wait = 1};
+    char byte;
+    struct cleat_transfer_value value = {
+        .key = "never", .payload = &byte, .bytes = 1};
+
+    waiter->status = cleat_transfer_get(waiter->service, &value, 1, &options,
+                                        NULL, NULL);
+    return NULL;
+}
+
+static void a_close_ends_who_waits_and_waits_for_them(void **state)
+{
+    struct cleat_store store = memory_store();
+    struct waiter waiter = {.status = CLEAT_OK};
+    struct cleat_transfer_value value = {
+        .key = "late", .payload = memory, .bytes = 1};
+    struct cleat_local_store *local;
+    struct cleat_error error;
+    unsigned char *block;
+    pthread_t thread;
+
+    (void)state;
+    local = opened(&block, 0, &store);
+    waiter.service = cleat_local_store_service(local);
+    assert_int_equal(sem_init(&waiter.begun, 0, 0), 0);
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_ever, &waiter), 0);
+    while (sem_wait(&waiter.begun) != 0) {}
+    assert_int_equal(
+        cleat_transfer_service_close(waiter.service, in(30 * S), &error),
+        CLEAT_OK);
+    assert_int_equal(
+        cleat_transfer_put(waiter.service, &value, 1, NULL, NULL, &error),
+        CLEAT_STATE);
+    assert_int_equal(cleat_local_store_close(local, in(30 * S), &error),
+                     CLEAT_OK);
+    memset(block, 0xA5, cleat_local_store_bytes(&small));
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(waiter.status, CLEAT_CANCELLED);
+    (void)sem_destroy(&waiter.begun);
+    free(block);
+    cleat_memory_store_detach(&store);
+}
+
 static void a_block_that_is_too_small_is_told_the_bytes(void **state)
 {
     struct cleat_store store = memory_store();
@@ -176,6 +365,10 @@ int main(void)
         cmocka_unit_test(what_was_put_is_got_from_a_block_of_any_alignment),
         cmocka_unit_test(
             a_close_says_that_a_call_is_stuck_and_can_be_made_again),
+        cmocka_unit_test(
+            what_a_store_does_not_take_is_refused_before_anything_is_removed),
+        cmocka_unit_test(r6_a_store_whose_word_is_not_believed_is_looked_at),
+        cmocka_unit_test(a_close_ends_who_waits_and_waits_for_them),
         cmocka_unit_test(a_block_that_is_too_small_is_told_the_bytes),
         cmocka_unit_test(counts_out_of_range_have_no_size),
         cmocka_unit_test(nothing_is_closed_by_closing_nothing),
