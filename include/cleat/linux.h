@@ -11,7 +11,8 @@
  * Everything is made at init in the caller's block: threads, descriptors, the
  * attributes with which children are started. Nothing is allocated later. No
  * signal disposition is changed, no SIGPIPE is raised, and only children that
- * were spawned here are reaped. Our threads have all signals blocked.
+ * were spawned here are reaped. Our threads have all signals blocked
+ * but those of a thread's own faults (SIGBUS, SIGFPE, SIGILL, SIGSEGV).
  *
  * A control channel is an AF_UNIX socket of type SOCK_SEQPACKET. It keeps
  * frames apart, so that a frame whose digest does not match costs that frame:

@@ -46,7 +46,7 @@
  *
  * Two threads and all descriptors are made at init, in the caller's block;
  * nothing is allocated later. No signal disposition is changed; our threads
- * have all signals blocked.
+ * have all signals blocked but those of a thread's own faults.
  */
 #ifndef CLEAT_LINUX_WORKER_H
 #define CLEAT_LINUX_WORKER_H

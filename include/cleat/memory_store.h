@@ -36,9 +36,10 @@
  *            sound, and of another dtype, shape or tag than demanded (a tag of
  *            0 demands none); item->frame says what it is. CLEAT_MALFORMED: a
  *            frame was expected, and raw bytes are there; CLEAT_UNSUPPORTED:
- *            a frame of a later version
- *   COMPARE  CLEAT_OK; CLEAT_CORRUPT: other bytes, another size, dtype or
- *            shape; the rest as GET
+ *            a frame of a later version, or one that says that its payload
+ *            has no digest (nobody here puts such)
+ *   COMPARE  CLEAT_OK; CLEAT_CORRUPT: other bytes, another size, dtype, shape
+ *            or tag, no frame, or one that cannot be used; the rest as GET
  *   SIZE     CLEAT_OK with `actual`; else as GET
  *   EXISTS   CLEAT_OK or CLEAT_NOT_FOUND
  *   REMOVE   CLEAT_OK or CLEAT_NOT_FOUND. Whoever reads the value at that
@@ -51,6 +52,11 @@
  * written over the index. A value put raw is got raw; a framed one that is got
  * raw comes with its header, and raw bytes that are a frame can be got as one.
  * Raw values have a digest too, kept beside them.
+ *
+ * `ready` is a put, a look, a get and a remove of a key of nobody else's, which
+ * is removed also when the look or the get fails. Where the store is full
+ * (CLEAT_CAPACITY) it says CLEAT_OK after the put: it does what it can do then,
+ * for whoever gets and removes; a put still says CLEAT_CAPACITY.
  *
  * Memory. Entries and buckets take 80 bytes for each of keys_max. The rest is
  * cut into units of unit_bytes; a value takes as many *consecutive* ones as its

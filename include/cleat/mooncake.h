@@ -11,9 +11,11 @@
  * puts, looks for, sizes, gets, compares and removes a key of nobody else's.
  * Before the set-up has worked, nothing but the set-up is called (some
  * functions of the library end the process otherwise): `call` and `lend` say
- * CLEAT_STATE; so they do after the close, and in a child after a fork. A
- * cluster without memory is not ready: CLEAT_CAPACITY. The set-up cannot be
- * bounded: without a master it takes up to 90 s.
+ * CLEAT_STATE; so they do after the close, as long as the block is there, and
+ * in a child after a fork. A cluster without memory is not ready:
+ * CLEAT_CAPACITY. The set-up cannot be bounded: without a master it takes up to
+ * 90 s. A try that fails removes its key; where the deadline comes before that,
+ * or the remove fails, the key, of 160 bytes, is left in the cluster.
  *
  * What an operation is, and says:
  *
@@ -21,21 +23,26 @@
  *            that the key *is there already*; which of them, it does not say.
  *            The old bytes are then kept; and what is there may be another's
  *            put in progress, that EXISTS does not show, and that nobody will
- *            ever be able to read. So a put is to be looked after:
- *            CLEAT_TRANSFER_VERIFY_SIZE or …_FULL is the verify of this store.
- *            With …_RETRIED a first put is believed, which is right only where
- *            nobody else puts that key, and nobody has begun to.
+ *            ever be able to read. So a put is to be looked after: verify_min
+ *            of this store is CLEAT_TRANSFER_VERIFY_SIZE, unless its puts are
+ *            upserts.
  *            CLEAT_UNREADABLE: another put of it is in progress.
  *            CLEAT_CAPACITY: no memory for it. CLEAT_INVALID: the frame
  *            contradicts itself
  *   GET      batch_get_into, of exactly the size. CLEAT_OK. CLEAT_NOT_FOUND.
  *            CLEAT_UNREADABLE: it is being put. CLEAT_SHORT: it is of another
- *            size, shorter or longer; `actual` says which. CLEAT_CORRUPT,
- *            CLEAT_INVALID (of another dtype, shape or tag than demanded),
- *            CLEAT_MALFORMED, CLEAT_UNSUPPORTED: as the store in memory has
- *            them; but of a value that is longer, the frame is not looked at
- *   COMPARE  the same, into the staging memory. CLEAT_CORRUPT: other bytes,
- *            another size, dtype or shape
+ *            size, shorter or longer; `actual` says which; but
+ *            CLEAT_PERMANENT with Mooncake's -600 for one that is longer, where
+ *            the deadline has come, or a size asked for in this call could not
+ *            be told. CLEAT_CORRUPT, CLEAT_INVALID (of another dtype, shape or
+ *            tag than demanded), CLEAT_UNSUPPORTED: as the store in memory has
+ *            them; but of a value that is longer, the frame is not looked at.
+ *            CLEAT_MALFORMED: it is no frame. Mooncake does not tell whether it
+ *            was put as one: it is CLEAT_CORRUPT, a damaged frame, where at
+ *            least four of the first eight bytes are those of one
+ *   COMPARE  the same, into the staging memory. CLEAT_CORRUPT: anything but
+ *            this payload in a sound frame of this dtype, shape and tag (a
+ *            dtype of CLEAT_DTYPE_NONE and a tag of 0 demand nothing)
  *   SIZE     get_size, less the frame, which is not looked at; CLEAT_MALFORMED:
  *            shorter than a frame. CLEAT_UNREADABLE: it is being put
  *   EXISTS   batch_is_exist. CLEAT_OK does not mean that it can be read: it is
@@ -61,13 +68,24 @@
  * Calls at once share it; one that needs more than is free is made in pieces,
  * or waits for its turn, first come, first served, until its deadline (its
  * items then say CLEAT_TRANSIENT with CLEAT_MOONCAKE_LATE: they were not sent).
- * COMPARE always needs it. A value that is larger than all of it, with its
- * frame: CLEAT_LIMIT with CLEAT_MOONCAKE_STAGING.
+ * What lies in lent memory is sent before a call waits. COMPARE always needs
+ * the staging memory. A value that is larger than all of it, with its frame:
+ * CLEAT_LIMIT with CLEAT_MOONCAKE_STAGING.
+ * A part of it has another use as soon as the library's call has returned. It
+ * is not known whether the library may still write into a buffer, or read it,
+ * after a call that has failed half way (-1, -800, -901; its threads go on): if
+ * it does, another call's value in that part is damaged. A framed value that is
+ * got is then CLEAT_CORRUPT, and one that is put is so for whoever gets it or
+ * compares it (CLEAT_TRANSFER_VERIFY_FULL); a raw one is not seen to be. The
+ * same holds for lent memory after its call.
  *
  * lend registers memory with the library, and counts: what is lent twice, or
  * lies inside what is lent, is registered once. A piece that overlaps another
  * and does not lie inside it is taken note of and not registered (Mooncake
- * refuses it): its values are staged. With keep_registered pieces stay
+ * refuses it): its values are staged, and so are those of the other's that lie
+ * in both. A piece that comes when registrations_max are registered is not
+ * registered either, and its values are staged; CLEAT_NO_SLOT where it is
+ * larger than the staging memory. With keep_registered pieces stay
  * registered when nobody lends them any more, until their place is needed:
  * only for memory that is never given back to the system while the store is
  * open.
@@ -167,8 +185,8 @@ struct cleat_mooncake_config {
     uint32_t calls_max;     /* at once, 1 … 1024. 0: 8 */
     uint32_t keys_max;      /* of one library call, 1 … 65536; calls with more
                                are made in pieces. 0: 400 */
-    uint32_t registrations_max; /* pieces lent at once, and kept, 1 … 2^20. 0:
-                                   4096 */
+    uint32_t registrations_max; /* pieces registered at once, lent and kept, 1 …
+                                   2^20. 0: 4096 */
     uint32_t keep_registered;   /* 1: see above */
     uint32_t device_memory;     /* 1: the library was built for it; see above */
     uint32_t newer;             /* enum cleat_mooncake_newer */
@@ -197,7 +215,8 @@ size_t cleat_mooncake_bytes(const struct cleat_mooncake_config *config);
  * Returns CLEAT_OK; CLEAT_INVALID: an argument (its position in error->index)
  * or a member out of range; CLEAT_TOO_SMALL with the bytes needed in
  * error->offset; CLEAT_NOT_FOUND: there is no such library; CLEAT_UNSUPPORTED:
- * it is there and cannot be loaded, or has not every function, with the path
+ * it is there and cannot be loaded, say because it needs one that is not there,
+ * or has not every function, with the path
  * and the symbol or the loader's words in error->text; CLEAT_PERMANENT: it
  * makes no client; CLEAT_IO: the environment could not be set, errno in
  * error->port_code. On error nothing is held but the library. */
@@ -209,10 +228,12 @@ cleat_mooncake_open(void *block, size_t bytes,
 /* Ends a store: from here on nothing more is begun. When no call is under way,
  * unregisters what is registered and destroys the client, which takes a second
  * or more. Does not wait for calls. Any thread; one at a time.
- * Returns CLEAT_OK: the block is the caller's again; also after an open that
- * failed, and twice. CLEAT_STATE: calls are under way, as many as error->index
- * says, that may still touch the block and what they were given: close again
- * later, or never. In a child after a fork: CLEAT_OK, and nothing is called. */
+ * Returns CLEAT_OK: the block is the caller's again, and must not be given away
+ * while somebody may still call through a copy of the store (a transfer service
+ * has one); also after an open that failed, and twice. CLEAT_STATE: calls are
+ * under way, as many as error->index says, that may still touch the block and
+ * what they were given: close again later, or never. In a child after a fork:
+ * CLEAT_OK, and nothing is called. */
 enum cleat_status cleat_mooncake_close(struct cleat_store *store,
                                        struct cleat_error *error);
 
@@ -224,11 +245,13 @@ struct cleat_mooncake_view {
     uint32_t waiting;    /* of those: for staging memory */
     uint32_t registered; /* pieces, without the staging memory */
     uint32_t kept;       /* of those: that nobody lends now */
-    uint32_t unjoined;   /* lent and not registered, as they overlap others */
+    uint32_t unjoined;   /* lent and not registered: they overlap others, or
+                            there was no place */
     uint32_t set_up;     /* 1: the set-up has worked */
 };
 
-/* Any thread, until the close. */
+/* Any thread, until the close. Not in a child after a fork: it takes a lock
+ * that another thread may have held. */
 void cleat_mooncake_look(const struct cleat_store *store,
                          struct cleat_mooncake_view *view);
 

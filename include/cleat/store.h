@@ -66,8 +66,9 @@ struct cleat_store_context;
 
 /* What a store does not take, of items that move bytes. */
 enum cleat_store_refuses {
-    CLEAT_STORE_NO_DEVICE = 1,   /* CLEAT_STORE_DEVICE */
-    CLEAT_STORE_NO_EMPTY_RAW = 2 /* CLEAT_STORE_RAW of no bytes */
+    CLEAT_STORE_NO_DEVICE = 1,       /* CLEAT_STORE_DEVICE */
+    CLEAT_STORE_NO_EMPTY_RAW = 2,    /* CLEAT_STORE_RAW of no bytes */
+    CLEAT_STORE_NO_FRAMED_DEVICE = 4 /* CLEAT_STORE_DEVICE without RAW */
 };
 
 /* The limits are there so that what cannot be put is refused before anything is

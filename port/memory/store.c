@@ -238,7 +238,10 @@ static enum cleat_status read_framed(self_t *self,
     bool same = true;
     uint32_t crc;
 
-    if (status != CLEAT_OK) { return status; }
+    if (status == CLEAT_OK && (frame->flags & CLEAT_FRAME_UNDIGESTED) != 0) {
+        status = CLEAT_UNSUPPORTED; /* nobody could say that it is whole */
+    }
+    if (status != CLEAT_OK) { return compare ? CLEAT_CORRUPT : status; }
     item->actual = frame->payload_bytes;
     if (!is_demanded(&item->frame, frame)) {
         return compare ? CLEAT_CORRUPT : CLEAT_INVALID;
@@ -421,6 +424,23 @@ static enum cleat_status one(self_t *self, uint32_t operation,
     return (enum cleat_status)item->status;
 }
 
+/* A look at a key that was put, and a get; then it is removed, however they
+ * have fared. */
+static enum cleat_status look_and_remove(self_t *self,
+                                         struct cleat_store_item *item)
+{
+    enum cleat_status status = one(self, CLEAT_TRANSFER_DO_EXISTS, item);
+    enum cleat_status removed;
+    int32_t code;
+
+    if (status == CLEAT_OK) { status = one(self, CLEAT_TRANSFER_DO_GET, item); }
+    code = item->code;
+    removed = one(self, CLEAT_TRANSFER_DO_REMOVE, item);
+    if (status == CLEAT_OK) { return removed; }
+    item->code = code;
+    return status;
+}
+
 /* A put, a look, a get and a remove of a key of nobody else's. A store that is
  * full is ready: who gets, and who removes, can go on. */
 static enum cleat_status store_ready(struct cleat_store_context *self,
@@ -443,15 +463,7 @@ static enum cleat_status store_ready(struct cleat_store_context *self,
     item.bytes = sizeof payload;
     status = one(self, CLEAT_TRANSFER_DO_PUT, &item);
     if (status == CLEAT_CAPACITY) { return CLEAT_OK; }
-    if (status == CLEAT_OK) {
-        status = one(self, CLEAT_TRANSFER_DO_EXISTS, &item);
-    }
-    if (status == CLEAT_OK) {
-        status = one(self, CLEAT_TRANSFER_DO_GET, &item);
-    }
-    if (status == CLEAT_OK) {
-        status = one(self, CLEAT_TRANSFER_DO_REMOVE, &item);
-    }
+    if (status == CLEAT_OK) { status = look_and_remove(self, &item); }
     if (status != CLEAT_OK) {
         (void)cleat_error_set(error, status, 0, 0,
                               "memory store: a key of its own could not be "
@@ -505,6 +517,7 @@ static enum cleat_status attach(void *block, const struct store_shape *shape,
     out->value_bytes_max = room_of(shape, CLEAT_STORE_KEY_MAX) -
                            CLEAT_FRAME_BYTES;
     out->calls_max = UINT32_MAX;
+    out->refuses = CLEAT_STORE_NO_DEVICE;
     out->call = store_call;
     out->ready = store_ready;
     return CLEAT_OK;

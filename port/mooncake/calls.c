@@ -106,12 +106,28 @@ static bool is_direct(const struct work *work, uint32_t n,
     return object_of(work, n) + cleat_mooncake_header(item) == item->payload;
 }
 
-/* It is larger than the buffer, or the library means something else by -600. */
+/* The size could not be told, of this key or of any. */
+static bool is_untold(const struct work *work, int64_t bytes)
+{
+    enum cleat_status status;
+
+    if (bytes >= 0) { return false; }
+    status = cleat_mooncake_meaning(work->self, CLEAT_TRANSFER_DO_SIZE,
+                                    code_of(bytes));
+    return status != CLEAT_NOT_FOUND && status != CLEAT_UNREADABLE;
+}
+
+/* It is larger than the buffer, or the library means something else by -600;
+ * say, that it has too much to do: then it says so of every key, and asking for
+ * the size of each of them would take for ever. */
 static void look_at_size(const struct work *work, struct cleat_store_item *item)
 {
     bool compare = work->call->operation == CLEAT_TRANSFER_DO_COMPARE;
-    int64_t bytes = work->self->library.get_size(work->self->store, item->key);
+    int64_t bytes;
 
+    if (work->slot->no_sizes || is_late(work)) { return; }
+    bytes = work->self->library.get_size(work->self->store, item->key);
+    work->slot->no_sizes = is_untold(work, bytes);
     if (bytes < 0 || (uint64_t)bytes <= object_bytes(item)) { return; }
     item->actual = (uint64_t)bytes - cleat_mooncake_header(item);
     item->status = compare ? CLEAT_CORRUPT : CLEAT_SHORT;
@@ -300,27 +316,58 @@ static uint32_t *bucket_of(const struct work *work,
     return &work->slot->buckets[at];
 }
 
-/* What may be wanted of the staging memory from here on; what lies in lent
- * memory is counted too. A call does not take what others could share in. */
-static size_t wanted_bytes(const struct work *work, uint32_t from, uint32_t to)
+/* A call does not take more of the staging memory at once, so that others can
+ * share in it; unless one value needs more. */
+static size_t fair_bytes(const struct work *work)
 {
-    size_t fair = work->self->stage.bytes / 4;
-    size_t bytes = 0;
+    return work->self->stage.bytes / 4;
+}
 
-    for (uint32_t i = from; i < to && bytes < fair; i++) {
-        if (check_item(work->call->operation, &work->call->items[i]) ==
-            CLEAT_OK) {
-            size_t more = staged_bytes(&work->call->items[i]);
+/* What item i may want of it; what lies in lent memory is counted too. */
+static size_t possible_bytes(const struct work *work, uint32_t i)
+{
+    const struct cleat_store_item *item = &work->call->items[i];
+    size_t bytes;
 
-            bytes = more < fair - bytes ? bytes + more : fair;
-        }
+    if (item->status != CLEAT_PENDING || !has_payload(work->call->operation)) {
+        return 0;
     }
-    return bytes;
+    bytes = staged_bytes(item);
+    return bytes < fair_bytes(work) ? bytes : fair_bytes(work);
+}
+
+/* What is wanted of it for an item that needs so much, and for those behind it.
+ */
+static size_t wanted_bytes(const struct work *work, size_t needed)
+{
+    size_t wanted = work->slot->rest < fair_bytes(work)
+                        ? (size_t)work->slot->rest
+                        : fair_bytes(work);
+
+    return wanted > needed ? wanted : needed;
+}
+
+/* Takes a part of it. What is in the library call already does not wait with
+ * this item, but is sent before. */
+static bool take_part(const struct work *work, uint32_t i, size_t needed)
+{
+    struct slot *slot = work->slot;
+    size_t wanted = wanted_bytes(work, needed);
+
+    if (slot->count > 0) {
+        if (cleat_mooncake_stage(work->self, slot, needed, wanted, 0)) {
+            return true;
+        }
+        send(work);
+        slot->first = i;
+    }
+    return cleat_mooncake_stage(work->self, slot, needed, wanted,
+                                work->call->deadline_ns);
 }
 
 /* Where the object of item i goes through the staging memory; NULL: nowhere,
  * and the item says why. */
-static unsigned char *stage(const struct work *work, uint32_t i, uint32_t to)
+static unsigned char *stage(const struct work *work, uint32_t i)
 {
     struct cleat_store_item *item = &work->call->items[i];
     struct share *share = &work->slot->share;
@@ -335,15 +382,9 @@ static unsigned char *stage(const struct work *work, uint32_t i, uint32_t to)
         send(work);
         work->slot->first = i;
     }
-    if (share->start == NULL) {
-        size_t wanted = wanted_bytes(work, i, to);
-
-        if (!cleat_mooncake_stage(work->self, work->slot, needed,
-                                  wanted > needed ? wanted : needed,
-                                  work->call->deadline_ns)) {
-            refuse(item, CLEAT_TRANSIENT, CLEAT_MOONCAKE_LATE);
-            return NULL;
-        }
+    if (share->start == NULL && !take_part(work, i, needed)) {
+        refuse(item, CLEAT_TRANSIENT, CLEAT_MOONCAKE_LATE);
+        return NULL;
     }
     object = share->start + share->used;
     share->used += needed;
@@ -369,7 +410,7 @@ static unsigned char *in_place(const struct work *work,
 }
 
 /* Where the object of item i goes; NULL: nowhere, and the item says why. */
-static unsigned char *place(const struct work *work, uint32_t i, uint32_t to)
+static unsigned char *place(const struct work *work, uint32_t i)
 {
     struct cleat_store_item *item = &work->call->items[i];
     unsigned char *object = in_place(work, item);
@@ -381,7 +422,7 @@ static unsigned char *place(const struct work *work, uint32_t i, uint32_t to)
         refuse(item, CLEAT_UNSUPPORTED, 0);
         return NULL;
     }
-    if (object == NULL) { object = stage(work, i, to); }
+    if (object == NULL) { object = stage(work, i); }
     if (object != NULL && work->call->operation == CLEAT_TRANSFER_DO_PUT) {
         status = cleat_mooncake_write(work->self, item, object);
     }
@@ -394,7 +435,7 @@ static unsigned char *place(const struct work *work, uint32_t i, uint32_t to)
 
 /* Item i goes into the library call; what does not fit with those that are in
  * it already, sends them first. */
-static void add(const struct work *work, uint32_t i, uint32_t to)
+static void add(const struct work *work, uint32_t i)
 {
     struct cleat_store_item *item = &work->call->items[i];
     struct slot *slot = work->slot;
@@ -413,7 +454,7 @@ static void add(const struct work *work, uint32_t i, uint32_t to)
     }
     *bucket = i + 1;
     if (has_payload(work->call->operation)) {
-        object = place(work, i, to);
+        object = place(work, i);
         if (object == NULL) { return; }
         slot->buffers[slot->count] = object;
         slot->sizes[slot->count] = object_bytes(item);
@@ -430,8 +471,15 @@ static void call_window(const struct work *work, uint32_t from, uint32_t to)
     memset(slot->buckets, 0,
            work->self->buckets_count * sizeof slot->buckets[0]);
     slot->first = from;
+    slot->rest = 0;
     for (uint32_t i = from; i < to; i++) {
-        if (work->call->items[i].status == CLEAT_PENDING) { add(work, i, to); }
+        slot->rest += possible_bytes(work, i);
+    }
+    for (uint32_t i = from; i < to; i++) {
+        size_t possible = possible_bytes(work, i);
+
+        if (work->call->items[i].status == CLEAT_PENDING) { add(work, i); }
+        slot->rest -= possible;
     }
     send(work);
 }
@@ -466,6 +514,7 @@ static void call_all(const struct work *work)
     struct cleat_store_call *call = work->call;
     uint32_t window = work->self->keys_max;
 
+    work->slot->no_sizes = false;
     for (uint32_t i = 0; i < call->count; i++) {
         enum cleat_status status = check_item(call->operation, &call->items[i]);
 

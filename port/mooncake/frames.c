@@ -110,6 +110,41 @@ read_payload(const self_t *self, struct cleat_store_item *item, bool compare,
     return status == CLEAT_OK && !same ? CLEAT_CORRUPT : status;
 }
 
+/* Whether what does not begin as a frame was one: of the eight bytes that each
+ * frame of this version begins with (cleat/frame.h), half are there. */
+static bool was_frame(const unsigned char *object)
+{
+    static const unsigned char first[8] = {'C', 'L', 'T', 'F', 1, 0, 128, 0};
+    uint32_t there = 0;
+
+    for (uint32_t i = 0; i < sizeof first; i++) {
+        there += object[i] == first[i];
+    }
+    return memcmp(object, first, 4) != 0 && there >= sizeof first / 2;
+}
+
+/* The header of a framed object of `found` bytes. */
+static enum cleat_status read_header(const struct cleat_store_item *item,
+                                     bool compare, const unsigned char *object,
+                                     uint64_t found, struct cleat_frame *frame)
+{
+    enum cleat_status status = CLEAT_MALFORMED;
+
+    if (found >= CLEAT_FRAME_BYTES) {
+        status = cleat_frame_decode(object, CLEAT_FRAME_BYTES, frame, NULL);
+        if (status == CLEAT_MALFORMED && was_frame(object)) {
+            status = CLEAT_CORRUPT;
+        }
+    }
+    if (status == CLEAT_OK && frame->payload_bytes != item->actual) {
+        status = CLEAT_CORRUPT;
+    }
+    if (status == CLEAT_OK && (frame->flags & CLEAT_FRAME_UNDIGESTED) != 0) {
+        status = CLEAT_UNSUPPORTED;
+    }
+    return status != CLEAT_OK && compare ? CLEAT_CORRUPT : status;
+}
+
 enum cleat_status cleat_mooncake_read(const self_t *self,
                                       struct cleat_store_item *item,
                                       bool compare, const unsigned char *object,
@@ -121,15 +156,13 @@ enum cleat_status cleat_mooncake_read(const self_t *self,
     if (cleat_mooncake_is_raw(item)) {
         return read_raw(item, compare, object, found, touched);
     }
-    if (found < CLEAT_FRAME_BYTES) { return CLEAT_MALFORMED; }
-    item->actual = found - CLEAT_FRAME_BYTES;
+    if (found >= CLEAT_FRAME_BYTES) {
+        item->actual = found - CLEAT_FRAME_BYTES;
+    }
     if (item->actual > item->bytes) {
         return compare ? CLEAT_CORRUPT : CLEAT_SHORT;
     }
-    status = cleat_frame_decode(object, CLEAT_FRAME_BYTES, &frame, NULL);
-    if (status == CLEAT_OK && frame.payload_bytes != item->actual) {
-        status = CLEAT_CORRUPT;
-    }
+    status = read_header(item, compare, object, found, &frame);
     if (status != CLEAT_OK) { return status; }
     if (!is_demanded(&item->frame, &frame)) {
         status = compare ? CLEAT_CORRUPT : CLEAT_INVALID;

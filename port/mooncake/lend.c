@@ -4,7 +4,9 @@
  * Registered pieces do not overlap: the library refuses that. What is lent and
  * lies inside one, is counted there. What overlaps one that is lent and does
  * not lie inside it, is noted with those that are not joined, and its values
- * are staged. */
+ * are staged. So is what finds no place among the registered ones; and where it
+ * cannot be noted either, it is only counted: nothing else is then registered
+ * until it is lent no more, for a piece around it would be taken for it. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
@@ -81,6 +83,7 @@ static void insert(struct pieces *pieces, const struct piece *piece)
             (pieces->count - at) * sizeof *piece);
     pieces->table[at] = *piece;
     pieces->count++;
+    if (piece->bytes > pieces->longest) { pieces->longest = piece->bytes; }
 }
 
 static void erase(struct pieces *pieces, struct piece *piece)
@@ -89,6 +92,7 @@ static void erase(struct pieces *pieces, struct piece *piece)
 
     memmove(piece, piece + 1, behind * sizeof *piece);
     pieces->count--;
+    if (pieces->count == 0) { pieces->longest = 0; }
 }
 
 /* ---- the library --------------------------------------------------------- */
@@ -165,6 +169,32 @@ static enum cleat_status add(self_t *self, struct pieces *pieces,
     return CLEAT_OK;
 }
 
+/* A piece that overlaps none and finds no place: every value in it can be
+ * staged, unless it is one that is larger than the staging memory. */
+static enum cleat_status leave_out(self_t *self, uintptr_t start, size_t bytes,
+                                   struct cleat_error *error)
+{
+    struct pool *pool = &self->pool;
+
+    if (bytes > self->stage.bytes) {
+        return cleat_error_set(error, CLEAT_NO_SLOT, 1, 0,
+                               "mooncake: as many pieces of memory are lent as "
+                               "registrations_max allows, and this one is "
+                               "larger than the staging memory");
+    }
+    if (pool->unjoined.count < pool->pieces_max) {
+        return add(self, &pool->unjoined, start, bytes, error);
+    }
+    if (pool->unnoted == UINT32_MAX - pool->pieces_max) {
+        return cleat_error_set(error, CLEAT_NO_SLOT, 1, 0,
+                               "mooncake: memory is lent 2^32 - 1 times");
+    }
+    (void)pthread_mutex_lock(&pool->lock);
+    pool->unnoted++;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return CLEAT_OK;
+}
+
 /* Registers a piece that overlaps none. */
 static enum cleat_status join(self_t *self, uintptr_t start, size_t bytes,
                               struct cleat_error *error)
@@ -172,16 +202,14 @@ static enum cleat_status join(self_t *self, uintptr_t start, size_t bytes,
     struct pieces *pieces = &self->pool.registered;
     int code;
 
+    if (self->pool.unnoted > 0) { return leave_out(self, start, bytes, error); }
     if (pieces->count >= self->pool.pieces_max) {
         struct piece *kept = oldest_kept(pieces);
+        enum cleat_status status;
 
-        if (kept != NULL) {
-            enum cleat_status status = forget(self, kept, error);
-
-            if (status != CLEAT_OK) { return status; }
-        } else {
-            return add(self, pieces, start, bytes, error);
-        }
+        if (kept == NULL) { return leave_out(self, start, bytes, error); }
+        status = forget(self, kept, error);
+        if (status != CLEAT_OK) { return status; }
     }
     code = self->library.register_buffer(self->store, (void *)start, bytes);
     if (code != MOONCAKE_OK) {
@@ -233,6 +261,12 @@ static enum cleat_status lend_off(self_t *self, uintptr_t start, size_t bytes,
     bool last;
 
     if (joined) { piece = holder_of(&pool->registered, start, bytes); }
+    if (piece == NULL && pool->unnoted > 0) {
+        (void)pthread_mutex_lock(&pool->lock);
+        pool->unnoted--;
+        (void)pthread_mutex_unlock(&pool->lock);
+        return CLEAT_OK;
+    }
     if (piece == NULL || piece->lent == 0) {
         return cleat_error_set(error, CLEAT_NOT_FOUND, 1, 0,
                                "mooncake: this memory is not lent");
@@ -273,6 +307,24 @@ enum cleat_status cleat_mooncake_lend(struct cleat_store_context *self,
     return status;
 }
 
+/* Whether all of it lies in a piece that is lent and not registered. Whoever
+ * lent that counts in no registered piece, so that one around these bytes can
+ * be taken away under the call. */
+static bool is_left_out(const struct pieces *unjoined, uintptr_t start,
+                        size_t bytes)
+{
+    for (uint32_t i = count_before(unjoined, start); i > 0; i--) {
+        const struct piece *piece = &unjoined->table[i - 1];
+
+        if (start - piece->start >= unjoined->longest) { return false; }
+        if (start - piece->start <= piece->bytes &&
+            bytes <= piece->bytes - (start - piece->start)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool cleat_mooncake_is_registered(self_t *self, const void *start, size_t bytes)
 {
     const struct piece *piece;
@@ -280,7 +332,8 @@ bool cleat_mooncake_is_registered(self_t *self, const void *start, size_t bytes)
 
     (void)pthread_mutex_lock(&self->pool.lock);
     piece = holder_of(&self->pool.registered, (uintptr_t)start, bytes);
-    is = piece != NULL && piece->lent > 0;
+    is = piece != NULL && piece->lent > 0 &&
+         !is_left_out(&self->pool.unjoined, (uintptr_t)start, bytes);
     (void)pthread_mutex_unlock(&self->pool.lock);
     return is;
 }
@@ -293,6 +346,8 @@ void cleat_mooncake_return_all(self_t *self)
         (void)forget(self, &pieces->table[pieces->count - 1], NULL);
     }
     self->pool.unjoined.count = 0;
+    self->pool.unjoined.longest = 0;
+    self->pool.unnoted = 0;
     if (self->stage_registered) {
         (void)self->library.unregister_buffer(self->store, self->stage.start);
         self->stage_registered = false;

@@ -54,12 +54,28 @@ set_environment(const struct cleat_mooncake_config *config,
 
 /* ---- the library --------------------------------------------------------- */
 
+/* Whether there is such a library: one with a path is a file. One without is
+ * searched for; what was not found is then the first name in the loader's
+ * words, and it may be that of a library which this one needs. */
+static bool is_there(const char *path, const char *words)
+{
+    static const char other[] = "Error loading shared library ";
+    size_t bytes = strlen(path);
+
+    if (strchr(path, '/') != NULL) { return access(path, F_OK) == 0; }
+    if (words == NULL) { return false; }
+    if (strncmp(words, other, sizeof other - 1) == 0) {
+        words += sizeof other - 1;
+    }
+    return strncmp(words, path, bytes) != 0 || words[bytes] != ':';
+}
+
 /* The loader's words name the path that it tried. */
 static enum cleat_status cannot_load(const char *path,
                                      struct cleat_error *error)
 {
     const char *words = dlerror();
-    bool there = strchr(path, '/') != NULL && access(path, F_OK) == 0;
+    bool there = is_there(path, words);
     enum cleat_status status = there ? CLEAT_UNSUPPORTED : CLEAT_NOT_FOUND;
 
     (void)cleat_error_set(error, status, 2, 0, "");

@@ -93,6 +93,9 @@ static bool lay_out(const struct cleat_mooncake_config *config,
         keys * (sizeof(char *) + sizeof(void *) + sizeof(size_t) +
                 sizeof(int64_t) + sizeof(int) + sizeof(uint32_t)) +
         layout->buckets_count * sizeof(uint32_t));
+    if (layout->calls_max + (size_t)1 > SIZE_MAX / 4 / layout->slot_bytes) {
+        return false;
+    }
     layout->slots = CLEAT_ALIGN_UP(sizeof(struct cleat_store_context));
     layout->arrays = layout->slots +
                      CLEAT_ALIGN_UP((layout->calls_max + (size_t)1) *
@@ -350,7 +353,15 @@ cleat_mooncake_open(void *block, size_t bytes,
     }
     out->context = self;
     out->value_bytes_max = CLEAT_NONE;
+    out->staged_bytes_max = self->stage.bytes - CLEAT_FRAME_BYTES;
     out->calls_max = self->calls_max;
+    out->refuses = CLEAT_STORE_NO_EMPTY_RAW | CLEAT_STORE_NO_FRAMED_DEVICE;
+    if (!self->device_memory) { out->refuses |= CLEAT_STORE_NO_DEVICE; }
+    /* Where the library says OK of what is there already, no put is believed;
+     * an upsert overwrites that. */
+    if (self->library.batch_upsert_from == NULL) {
+        out->verify_min = CLEAT_TRANSFER_VERIFY_SIZE;
+    }
     out->call = cleat_mooncake_call;
     out->lend = cleat_mooncake_lend;
     out->ready = cleat_mooncake_ready;
@@ -396,7 +407,7 @@ void cleat_mooncake_look(const struct cleat_store *store,
     (void)pthread_mutex_unlock(&self->stage.lock);
     (void)pthread_mutex_lock(&self->pool.lock);
     view->registered = self->pool.registered.count;
-    view->unjoined = self->pool.unjoined.count;
+    view->unjoined = self->pool.unjoined.count + self->pool.unnoted;
     for (uint32_t i = 0; i < self->pool.registered.count; i++) {
         view->kept += self->pool.registered.table[i].lent == 0;
     }

@@ -116,6 +116,15 @@ static enum cleat_status status_of(const struct canary *canary,
     return CLEAT_OK;
 }
 
+/* Whether a try that has failed there may leave its key. */
+static bool may_be_there(uint32_t operation, enum cleat_status status)
+{
+    if (operation == CLEAT_TRANSFER_DO_PUT) {
+        return cleat_status_class(status) == CLEAT_CLASS_AMBIGUOUS;
+    }
+    return operation != CLEAT_TRANSFER_DO_REMOVE;
+}
+
 static enum cleat_status try_canary(self_t *self, uint64_t deadline_ns,
                                     struct cleat_error *error)
 {
@@ -135,7 +144,7 @@ static enum cleat_status try_canary(self_t *self, uint64_t deadline_ns,
                            steps[i].operation);
         if (status == CLEAT_OK) { continue; }
         code = canary.item.code;
-        if (i > 0 && steps[i].operation != CLEAT_TRANSFER_DO_REMOVE) {
+        if (may_be_there(steps[i].operation, status)) {
             (void)cleat_mooncake_one(self, CLEAT_TRANSFER_DO_REMOVE,
                                      &canary.item, deadline_ns);
         }

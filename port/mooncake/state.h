@@ -79,6 +79,7 @@ struct piece {
 /* Pieces in the order of their starts. Registered ones do not overlap. */
 struct pieces {
     struct piece *table;
+    size_t longest; /* that there was since there was none */
     uint32_t count;
 };
 
@@ -89,6 +90,8 @@ struct pool {
     struct pieces unjoined;
     uint64_t clock;
     uint32_t pieces_max; /* of each */
+    uint32_t unnoted;    /* times that pieces are lent which are in no table;
+                            while there are any, nothing more is registered */
 };
 
 /* ---- calls.c ------------------------------------------------------------- */
@@ -99,6 +102,9 @@ struct slot {
     _Atomic bool taken;
     uint32_t count;
     uint32_t first; /* the first item of the call that can be in it */
+    bool no_sizes;  /* a size was not told: no more are asked for */
+    uint64_t rest;  /* bytes of the staging memory that the items of the window
+                       that are to come could take; see wanted_bytes */
     const char **keys;
     void **buffers;
     size_t *sizes;
@@ -186,7 +192,8 @@ bool cleat_mooncake_stage(self_t *self, struct slot *slot, size_t needed,
                           size_t wanted, uint64_t deadline_ns);
 void cleat_mooncake_unstage(self_t *self, struct slot *slot);
 
-/* Whether all of it is lent and registered. */
+/* Whether all of it is lent and registered, and stays so as long as those who
+ * lend it do. */
 bool cleat_mooncake_is_registered(self_t *self, const void *start,
                                   size_t bytes);
 

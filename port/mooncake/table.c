@@ -12,6 +12,9 @@
  *   P permanent
  *   N not found, U unreadable: another put of it is in progress, E exists,
  *   X corrupt
+ * A put has three parts, and its code does not say which of them has failed: a
+ * place is asked for, the bytes are moved, and the end is told, which is logged
+ * and may be written to a disk. What can be said of the end is ambiguous.
  * A set-up may be made again whatever it did. -600 says many things of it, one
  * being that nobody answers. */
 struct meaning {
@@ -26,7 +29,7 @@ static const struct meaning meanings[] = {
     {MOONCAKE_SHARD_INDEX_OUT_OF_RANGE, "PPPP"},
     {MOONCAKE_SEGMENT_NOT_FOUND, "TTTT"},
     {MOONCAKE_SEGMENT_ALREADY_EXISTS, "PPPP"},
-    {MOONCAKE_CLIENT_NOT_FOUND, "TTTT"},
+    {MOONCAKE_CLIENT_NOT_FOUND, "ATTT"},
     {MOONCAKE_NO_AVAILABLE_HANDLE, "CPCC"},
     {MOONCAKE_INVALID_VERSION, "PPPP"},
     {MOONCAKE_INVALID_KEY, "PPPP"},
@@ -52,21 +55,21 @@ static const struct meaning meanings[] = {
     {MOONCAKE_CHECKSUM_MISMATCH, "PXPP"},
     {MOONCAKE_RPC_FAIL, "ATAT"},
     {MOONCAKE_RPC_TIMEOUT, "ATAT"},
-    {MOONCAKE_ETCD_OPERATION_ERROR, "TTTT"},
+    {MOONCAKE_ETCD_OPERATION_ERROR, "ATAT"},
     {MOONCAKE_ETCD_KEY_NOT_EXIST, "TTTT"},
-    {MOONCAKE_ETCD_TRANSACTION_FAIL, "TTTT"},
-    {MOONCAKE_ETCD_CTX_CANCELLED, "TTTT"},
+    {MOONCAKE_ETCD_TRANSACTION_FAIL, "ATAT"},
+    {MOONCAKE_ETCD_CTX_CANCELLED, "ATAT"},
     {MOONCAKE_OPLOG_ENTRY_NOT_FOUND, "PPPP"},
     {MOONCAKE_K8S_LEASE_OPERATION_ERROR, "TTTT"},
     {MOONCAKE_K8S_LEASE_NOT_FOUND, "TTTT"},
-    {MOONCAKE_INCOMPLETE_OPLOG_CATCH_UP, "TTTT"},
-    {MOONCAKE_UNAVAILABLE_IN_CURRENT_STATUS, "TTTT"},
+    {MOONCAKE_INCOMPLETE_OPLOG_CATCH_UP, "ATTT"},
+    {MOONCAKE_UNAVAILABLE_IN_CURRENT_STATUS, "ATTT"},
     {MOONCAKE_UNAVAILABLE_IN_CURRENT_MODE, "PPPP"},
     {MOONCAKE_NOT_SUPPORTED, "PPPP"},
     {MOONCAKE_FILE_NOT_FOUND, "PPPP"},
     {MOONCAKE_FILE_OPEN_FAIL, "PTPP"},
     {MOONCAKE_FILE_READ_FAIL, "ATAT"},
-    {MOONCAKE_FILE_WRITE_FAIL, "TTTT"},
+    {MOONCAKE_FILE_WRITE_FAIL, "ATTT"},
     {MOONCAKE_FILE_INVALID_BUFFER, "PPPP"},
     {MOONCAKE_FILE_LOCK_FAIL, "TTTT"},
     {MOONCAKE_FILE_INVALID_HANDLE, "PPPP"},
@@ -82,7 +85,7 @@ static const struct meaning meanings[] = {
     {MOONCAKE_SERIALIZE_UNSUPPORTED, "PPPP"},
     {MOONCAKE_SERIALIZE_FAIL, "PPPP"},
     {MOONCAKE_DESERIALIZE_FAIL, "PPPP"},
-    {MOONCAKE_PERSISTENT_FAIL, "TTTT"},
+    {MOONCAKE_PERSISTENT_FAIL, "ATAT"},
     {MOONCAKE_DFS_NETWORK_TIMEOUT, "ATAT"},
     {MOONCAKE_DFS_SERVICE_UNAVAILABLE, "TTTT"},
     {MOONCAKE_DFS_QUOTA_EXCEEDED, "PTPP"},

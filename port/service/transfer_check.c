@@ -60,13 +60,18 @@ static enum cleat_status check_store(struct transfer_batch *batch,
     bool room = (value->flags & CLEAT_STORE_ROOM) != 0 &&
                 value->payload != NULL;
     bool compared = is_compared(batch, asked);
+    uint32_t refuses = store->refuses &
+                       (raw ? CLEAT_STORE_NO_DEVICE
+                            : CLEAT_STORE_NO_DEVICE |
+                                  CLEAT_STORE_NO_FRAMED_DEVICE);
 
-    if (device && ((store->refuses & CLEAT_STORE_NO_DEVICE) != 0 || compared)) {
+    if (device && (refuses != 0 || compared)) {
         return transfer_say_value(asked, CLEAT_UNSUPPORTED, index,
-                                  compared ? "an accelerator's memory cannot "
-                                             "be compared (verify full)"
-                                           : "the store does not take an "
-                                             "accelerator's memory");
+                                  refuses != 0
+                                      ? "the store does not take an "
+                                        "accelerator's memory so"
+                                      : "an accelerator's memory cannot be "
+                                        "compared (verify full)");
     }
     if (raw && value->bytes == 0 &&
         (store->refuses & CLEAT_STORE_NO_EMPTY_RAW) != 0) {

@@ -195,7 +195,7 @@ static void what_works_at_once_is_sent_once(void **state)
     assert_int_equal(put_batch(), CLEAT_OK);
     assert_int_equal(calls_of(FAKE_PUT), 1);
     assert_int_equal(keys_of(FAKE_PUT), BATCH);
-    assert_int_equal(keys_of(FAKE_SIZE), 0);
+    assert_int_equal(keys_of(FAKE_SIZE), BATCH); /* its word is not believed */
     assert_int_equal(get_batch(), CLEAT_OK);
     assert_int_equal(calls_of(FAKE_GET), 1);
     assert_batch();

@@ -352,6 +352,8 @@ static void what_is_put_raw_is_got_raw(void **state)
     assert_memory_equal(got, "abc", 4);
     assert_int_equal(get("raw", got, 4), CLEAT_MALFORMED);
     assert_int_equal(ask(CLEAT_TRANSFER_DO_SIZE, "raw"), CLEAT_MALFORMED);
+    item.flags = 0;
+    assert_int_equal(do_item(CLEAT_TRANSFER_DO_COMPARE, &item), CLEAT_CORRUPT);
 }
 
 static void a_framed_value_got_raw_comes_with_its_header(void **state)
@@ -410,7 +412,11 @@ static void raw_bytes_that_are_a_frame_are_got_as_one(void **state)
     item.key = "undigested";
     item.key_bytes = 10;
     assert_int_equal(do_item(CLEAT_TRANSFER_DO_PUT, &item), CLEAT_OK);
-    assert_int_equal(get("undigested", got, 5), CLEAT_OK);
+    memset(got, 0xAA, sizeof got);
+    assert_int_equal(get("undigested", got, 5), CLEAT_UNSUPPORTED);
+    assert_int_equal(got[0], 0xAA); /* nothing was written */
+    item = item_of("undigested", (void *)(uintptr_t) "54321", 5);
+    assert_int_equal(do_item(CLEAT_TRANSFER_DO_COMPARE, &item), CLEAT_CORRUPT);
 }
 
 /* Where the value lies: the only place in the block with its bytes. */

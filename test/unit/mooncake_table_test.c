@@ -12,7 +12,8 @@
 
 /* As they were measured and read, class by class: T worth another attempt, TC
  * the other side is full, A ambiguous, P permanent, C depends on the moment, -
- * not seen there. */
+ * not seen there. TE is T of which it was read that the end of a put says it
+ * too, when the bytes are stored. */
 static const struct row {
     int32_t code;
     const char *name;
@@ -24,7 +25,7 @@ static const struct row {
     {-100, "SHARD_INDEX_OUT_OF_RANGE", "P", "P"},
     {-101, "SEGMENT_NOT_FOUND", "T", "T"},
     {-102, "SEGMENT_ALREADY_EXISTS", "P", "P"},
-    {-103, "CLIENT_NOT_FOUND", "T", "T"},
+    {-103, "CLIENT_NOT_FOUND", "TE", "T"},
     {-200, "NO_AVAILABLE_HANDLE", "TC", "P"},
     {-300, "INVALID_VERSION", "P", "P"},
     {-400, "INVALID_KEY", "P", "P"},
@@ -50,21 +51,21 @@ static const struct row {
     {-801, "CHECKSUM_MISMATCH", "P", "T"},
     {-900, "RPC_FAIL", "A", "T"},
     {-901, "RPC_TIMEOUT", "A", "T"},
-    {-1000, "ETCD_OPERATION_ERROR", "T", "T"},
+    {-1000, "ETCD_OPERATION_ERROR", "TE", "T"},
     {-1001, "ETCD_KEY_NOT_EXIST", "C", "C"},
-    {-1002, "ETCD_TRANSACTION_FAIL", "T", "T"},
-    {-1003, "ETCD_CTX_CANCELLED", "T", "T"},
+    {-1002, "ETCD_TRANSACTION_FAIL", "TE", "T"},
+    {-1003, "ETCD_CTX_CANCELLED", "TE", "T"},
     {-1004, "OPLOG_ENTRY_NOT_FOUND", "P", "P"},
     {-1005, "K8S_LEASE_OPERATION_ERROR", "T", "T"},
     {-1006, "K8S_LEASE_NOT_FOUND", "C", "C"},
-    {-1007, "INCOMPLETE_OPLOG_CATCH_UP", "T", "T"},
-    {-1010, "UNAVAILABLE_IN_CURRENT_STATUS", "T", "T"},
+    {-1007, "INCOMPLETE_OPLOG_CATCH_UP", "TE", "T"},
+    {-1010, "UNAVAILABLE_IN_CURRENT_STATUS", "TE", "T"},
     {-1011, "UNAVAILABLE_IN_CURRENT_MODE", "P", "P"},
     {-1012, "NOT_SUPPORTED", "P", "P"},
     {-1100, "FILE_NOT_FOUND", "P", "P"},
     {-1101, "FILE_OPEN_FAIL", "P", "T"},
     {-1102, "FILE_READ_FAIL", "-", "T"},
-    {-1103, "FILE_WRITE_FAIL", "T", "-"},
+    {-1103, "FILE_WRITE_FAIL", "TE", "-"},
     {-1104, "FILE_INVALID_BUFFER", "P", "P"},
     {-1105, "FILE_LOCK_FAIL", "T", "T"},
     {-1106, "FILE_INVALID_HANDLE", "P", "P"},
@@ -80,7 +81,7 @@ static const struct row {
     {-1500, "SERIALIZE_UNSUPPORTED", "P", "P"},
     {-1501, "SERIALIZE_FAIL", "P", "P"},
     {-1502, "DESERIALIZE_FAIL", "P", "P"},
-    {-1503, "PERSISTENT_FAIL", "T", "T"},
+    {-1503, "PERSISTENT_FAIL", "TE", "T"},
     {-1600, "DFS_NETWORK_TIMEOUT", "A", "T"},
     {-1601, "DFS_SERVICE_UNAVAILABLE", "T", "T"},
     {-1602, "DFS_QUOTA_EXCEEDED", "P", "-"},
@@ -95,7 +96,8 @@ static const struct row {
 #define ROWS (sizeof rows / sizeof rows[0])
 
 /* What is not seen there, and what depends on the moment, is met with a bounded
- * number of attempts; what changes the store is looked after. */
+ * number of attempts; what changes the store is looked after. No put may say
+ * "worth another attempt" that may have stored its value: TE is ambiguous. */
 static enum cleat_class class_of(const char *letters, bool changes)
 {
     if (strcmp(letters, "T") == 0 || strcmp(letters, "C") == 0) {

@@ -661,6 +661,7 @@ static void each_step_of_a_try_is_one_that_can_fail(void **state)
         const char *words;
     } steps[] = {
         {FAKE_PUT, FAKE_ANSWER, -901, 0, CLEAT_AMBIGUOUS, "cannot be put"},
+        {FAKE_PUT, FAKE_ANSWER_DONE, -901, 0, CLEAT_AMBIGUOUS, "cannot be put"},
         {FAKE_PUT, FAKE_VANISH, 0, 0, CLEAT_UNREADABLE, "is not there"},
         {FAKE_EXIST, FAKE_ANSWER, -900, 0, CLEAT_TRANSIENT, "is not there"},
         {FAKE_SIZE, FAKE_ANSWER, -704, 0, CLEAT_UNREADABLE, "be sized"},
@@ -795,6 +796,62 @@ static void a_raw_value_is_its_bytes_and_not_none(void **state)
     assert_int_equal(do_item(CLEAT_TRANSFER_DO_PUT, &item), CLEAT_UNSUPPORTED);
     assert_int_equal(do_item(CLEAT_TRANSFER_DO_GET, &item), CLEAT_UNSUPPORTED);
     assert_int_equal(get("raw", back, sizeof back), CLEAT_MALFORMED);
+}
+
+/* To whoever compares, they are other bytes, and nothing else. */
+static void raw_bytes_are_no_frame_and_compare_as_other_bytes(void **state)
+{
+    static unsigned char raw[FRAME + 16];
+    unsigned char back[16];
+    struct cleat_store_item item = item_of("raw", back, sizeof back);
+
+    (void)state;
+    for (unsigned seed = 0; seed < 3; seed++) {
+        fill(raw, sizeof raw, seed);
+        if (seed == 2) { memset(raw, 0, sizeof raw); }
+        assert_true(fake_mooncake_plant(fake, "raw", raw, sizeof raw, true));
+        memset(back, 0xAA, sizeof back);
+        assert_int_equal(do_item(CLEAT_TRANSFER_DO_GET, &item),
+                         CLEAT_MALFORMED);
+        assert_int_equal(back[0], 0xAA);
+        assert_int_equal(do_item(CLEAT_TRANSFER_DO_COMPARE, &item),
+                         CLEAT_CORRUPT);
+        assert_true(fake_mooncake_evict(fake, "raw"));
+    }
+    assert_true(fake_mooncake_plant(fake, "raw", raw, 16, true));
+    assert_int_equal(do_item(CLEAT_TRANSFER_DO_GET, &item), CLEAT_MALFORMED);
+    assert_int_equal(do_item(CLEAT_TRANSFER_DO_COMPARE, &item), CLEAT_CORRUPT);
+}
+
+/* Nobody could say that it is whole. */
+static void a_frame_without_a_digest_is_unsupported(void **state)
+{
+    static struct roomy value;
+    unsigned char object[FRAME + 16];
+    unsigned char back[16];
+    struct cleat_frame frame;
+    struct cleat_store_item item = item_of("k", back, sizeof back);
+
+    (void)state;
+    memset(&frame, 0, sizeof frame);
+    frame.payload_bytes = 16;
+    frame.flags = CLEAT_FRAME_UNDIGESTED;
+    memcpy(object + FRAME, "0123456789abcdef", 16);
+    assert_int_equal(cleat_frame_encode(&frame, object, sizeof object, NULL),
+                     CLEAT_OK);
+    assert_true(fake_mooncake_plant(fake, "k", object, sizeof object, true));
+    memset(back, 0xAA, sizeof back);
+    assert_int_equal(do_item(CLEAT_TRANSFER_DO_GET, &item), CLEAT_UNSUPPORTED);
+    assert_int_equal(back[0], 0xAA);
+    memcpy(back, "0123456789abcdef", 16);
+    assert_int_equal(do_item(CLEAT_TRANSFER_DO_COMPARE, &item), CLEAT_CORRUPT);
+    lend(&value, sizeof value, true);
+    item = item_of("k", value.payload, 16);
+    item.flags = CLEAT_STORE_ROOM;
+    memset(&value, 0xAA, sizeof value);
+    assert_int_equal(do_item(CLEAT_TRANSFER_DO_GET, &item), CLEAT_UNSUPPORTED);
+    assert_true(is_zero(value.payload, 16));
+    lend(&value, sizeof value, false);
 }
 
 /* The whole reason for looking after a put. */
@@ -933,15 +990,16 @@ static void r8_a_wrong_bit_anywhere_is_seen(void **state)
 
     (void)state;
     fill(value, sizeof value, 5);
-    for (uint64_t bit = 0; bit < (FRAME + sizeof value) * 8; bit += 37) {
-        enum cleat_status status;
+    for (uint64_t bit = 0; bit < (FRAME + sizeof value) * 8;
+         bit += bit < 64 ? 1 : 37) {
+        struct cleat_store_item item = item_of("k", value, sizeof value);
 
         assert_int_equal(put("k", value, sizeof value), CLEAT_OK);
         assert_true(fake_mooncake_flip(fake, "k", bit));
         memset(back, 0xAA, sizeof back);
-        status = get("k", back, sizeof back);
-        /* Without its magic it is no frame. */
-        assert_int_equal(status, bit < 32 ? CLEAT_MALFORMED : CLEAT_CORRUPT);
+        assert_int_equal(get("k", back, sizeof back), CLEAT_CORRUPT);
+        assert_int_equal(do_item(CLEAT_TRANSFER_DO_COMPARE, &item),
+                         CLEAT_CORRUPT);
         if (bit >= FRAME * 8) { assert_true(is_zero(back, sizeof back)); }
         assert_int_equal(ask(CLEAT_TRANSFER_DO_REMOVE, "k"), CLEAT_OK);
     }
@@ -1207,6 +1265,7 @@ static void values_larger_than_the_staging_memory_are_a_limit(void **state)
     assert_int_equal(item.code, CLEAT_MOONCAKE_STAGING);
     assert_int_equal(facts().objects, 0);
     item.bytes = STAGING - FRAME;
+    assert_int_equal(store.staged_bytes_max, item.bytes);
     assert_int_equal(do_item(CLEAT_TRANSFER_DO_PUT, &item), CLEAT_OK);
     assert_int_equal(do_item(CLEAT_TRANSFER_DO_COMPARE, &item), CLEAT_OK);
     assert_int_equal(do_item(CLEAT_TRANSFER_DO_GET, &item), CLEAT_OK);
@@ -1348,6 +1407,94 @@ static void a_call_that_waits_is_not_overtaken_by_a_smaller_one(void **state)
     assert_int_equal((intptr_t)status, CLEAT_OK);
 }
 
+static void what_needs_no_staging_memory_does_not_wait_for_it(void **state)
+{
+    static unsigned char value[STAGING];
+    static unsigned char lent[64];
+    struct cleat_store_item items[2];
+    struct cleat_store_call call = {CLEAT_TRANSFER_DO_PUT, 2, items, 0};
+    pthread_t thread;
+    void *status = NULL;
+
+    (void)state;
+    lend(lent, sizeof lent, true);
+    items[0] = item_of("lent", lent, sizeof lent);
+    items[0].flags = CLEAT_STORE_RAW;
+    items[1] = item_of("late", value, 16);
+    rule(FAKE_PUT, FAKE_CALL_HELD, "held", 1, 0, 0);
+    assert_int_equal(pthread_create(&thread, NULL, put_all, value), 0);
+    wait_until_held(1);
+    call.deadline_ns = in_a_moment() + 2 * CLEAT_NS_PER_S;
+    assert_int_equal(store.call(store.context, &call), CLEAT_OK);
+    assert_int_equal(items[0].status, CLEAT_OK);
+    assert_int_equal(items[1].status, CLEAT_TRANSIENT);
+    assert_int_equal(items[1].code, CLEAT_MOONCAKE_LATE);
+    fake_mooncake_release(fake);
+    assert_int_equal(pthread_join(thread, &status), 0);
+    assert_int_equal((intptr_t)status, CLEAT_OK);
+    lend(lent, sizeof lent, false);
+}
+
+/* -600 means more than "larger than the buffer", and may be said of all keys;
+ * each question is as long as the library's time-out then. */
+static void sizes_are_asked_for_until_one_is_not_told(void **state)
+{
+    static unsigned char value[100];
+    static unsigned char back[40][50];
+    static char keys[40][8];
+    static struct cleat_store_item items[40];
+
+    (void)state;
+    for (unsigned i = 0; i < 40; i++) {
+        (void)snprintf(keys[i], sizeof keys[i], "k%u", i);
+        assert_int_equal(put(keys[i], value, sizeof value), CLEAT_OK);
+        items[i] = item_of(keys[i], back[i], sizeof back[i]);
+    }
+    rule(FAKE_SIZE, FAKE_ANSWER, "k3", 1, -704, 0); /* that is an answer */
+    rule(FAKE_SIZE, FAKE_ANSWER, "k5", 1, -901, 0);
+    do_items(CLEAT_TRANSFER_DO_GET, items, 40);
+    assert_int_equal(calls_of(FAKE_SIZE), 6);
+    for (unsigned i = 0; i < 40; i++) {
+        bool told = i < 5 && i != 3;
+
+        assert_int_equal(items[i].status, told ? CLEAT_SHORT : CLEAT_PERMANENT);
+        assert_int_equal(items[i].code, -600);
+    }
+    do_items(CLEAT_TRANSFER_DO_GET, items, 40); /* the next call asks again */
+    assert_int_equal(calls_of(FAKE_SIZE), 46);
+    assert_int_equal(items[39].status, CLEAT_SHORT);
+    assert_int_equal(items[39].actual, 100);
+}
+
+static void *call_held(void *call)
+{
+    (void)store.call(store.context, call);
+    return NULL;
+}
+
+static void no_size_is_asked_for_after_the_deadline(void **state)
+{
+    unsigned char value[100] = {0};
+    unsigned char back[50];
+    struct cleat_store_item item = item_of("held", back, sizeof back);
+    struct cleat_store_call call = {CLEAT_TRANSFER_DO_GET, 1, &item, 0};
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(put("held", value, sizeof value), CLEAT_OK);
+    rule(FAKE_GET, FAKE_CALL_HELD, "held", 1, 0, 0);
+    call.deadline_ns = in_a_moment() + 2 * CLEAT_NS_PER_S;
+    assert_int_equal(pthread_create(&thread, NULL, call_held, &call), 0);
+    wait_until_held(1);
+    while (in_a_moment() - 20 * CLEAT_NS_PER_MS <= call.deadline_ns) {
+        (void)sched_yield();
+    }
+    fake_mooncake_release(fake);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(item.code, -600);
+    assert_int_equal(calls_of(FAKE_SIZE), 0);
+}
+
 static void what_is_late_already_is_not_sent(void **state)
 {
     unsigned char value[16] = {0};
@@ -1399,6 +1546,9 @@ r18_device_memory_is_refused_unless_it_is_known_to_work(void **state)
     (void)state;
     open_store();
     make_ready();
+    assert_int_equal(store.refuses, CLEAT_STORE_NO_DEVICE |
+                                        CLEAT_STORE_NO_EMPTY_RAW |
+                                        CLEAT_STORE_NO_FRAMED_DEVICE);
     calls = all_calls();
     item.flags = CLEAT_STORE_DEVICE | CLEAT_STORE_RAW;
     assert_int_equal(do_item(CLEAT_TRANSFER_DO_PUT, &item), CLEAT_UNSUPPORTED);
@@ -1409,6 +1559,8 @@ r18_device_memory_is_refused_unless_it_is_known_to_work(void **state)
     close_store();
     config.device_memory = 1;
     reopen();
+    assert_int_equal(store.refuses,
+                     CLEAT_STORE_NO_EMPTY_RAW | CLEAT_STORE_NO_FRAMED_DEVICE);
     /* Not lent: it would have to be copied. */
     assert_int_equal(do_item(CLEAT_TRANSFER_DO_PUT, &item), CLEAT_UNSUPPORTED);
     lend(device, sizeof device, true);
@@ -1456,12 +1608,14 @@ static void newer_functions_are_used_where_the_user_says_so(void **state)
     (void)state;
     config.library = FAKE_MOONCAKE_LIBRARY_NEWER;
     reopen(); /* which the user has not said */
+    assert_int_equal(store.verify_min, CLEAT_TRANSFER_VERIFY_SIZE);
     assert_int_equal(put("a", "old", 3), CLEAT_OK);
     assert_int_equal(calls_of(FAKE_UPSERT), 0);
     assert_int_equal(ask(CLEAT_TRANSFER_DO_REMOVE, "a"), CLEAT_OK);
     close_store();
     config.newer = CLEAT_MOONCAKE_UPSERT | CLEAT_MOONCAKE_BATCH_REMOVE;
     reopen();
+    assert_int_equal(store.verify_min, CLEAT_TRANSFER_VERIFY_RETRIED);
     assert_int_equal(put("a", "old", 3), CLEAT_OK);
     assert_int_equal(put("a", "new", 3), CLEAT_OK);
     assert_int_equal(calls_of(FAKE_PUT), 0);
@@ -1478,6 +1632,7 @@ static void newer_functions_are_used_where_the_user_says_so(void **state)
     close_store();
     config.library = FAKE_MOONCAKE_LIBRARY; /* which has them not */
     reopen();
+    assert_int_equal(store.verify_min, CLEAT_TRANSFER_VERIFY_SIZE);
     assert_int_equal(put("a", "old", 3), CLEAT_OK);
     assert_int_equal(calls_of(FAKE_PUT), 1);
     do_items(CLEAT_TRANSFER_DO_REMOVE, items, 2);
@@ -1604,20 +1759,93 @@ static void lending_nothing_or_what_is_not_lent_is_no_call(void **state)
     assert_int_equal(all_calls(), before);
 }
 
-static void as_many_pieces_as_there_are_places(void **state)
+static void pieces_that_find_no_place_are_staged(void **state)
 {
+    struct cleat_store_item item = item_of("k", lot + 2000, 16);
+    uint64_t before;
+
     (void)state;
     config.registrations_max = 2;
     reopen();
-    lend(lot, 16, true);
-    lend(lot + 1000, 16, true);
-    assert_int_equal(store.lend(store.context, lot + 2000, 16, true, &error),
-                     CLEAT_NO_SLOT);
-    lend(lot, 16, false);
+    before = calls_of(FAKE_REGISTER);
+    for (unsigned i = 0; i < 10; i++) { lend(lot + 1000 * i, 16, true); }
+    assert_int_equal(calls_of(FAKE_REGISTER) - before, 2);
+    assert_int_equal(view().registered, 2);
+    assert_int_equal(view().unjoined, 8);
+    item.flags = CLEAT_STORE_RAW;
+    assert_int_equal(do_item(CLEAT_TRANSFER_DO_PUT, &item), CLEAT_OK);
+    assert_int_not_equal(seen_of(FAKE_PUT).pointer, (uintptr_t)item.payload);
+    for (unsigned i = 10; i-- > 0;) { lend(lot + 1000 * i, 16, false); }
+    assert_int_equal(view().registered, 0);
+    assert_int_equal(view().unjoined, 0);
+    assert_int_equal(store.lend(store.context, lot, 16, false, &error),
+                     CLEAT_NOT_FOUND);
     lend(lot + 2000, 16, true);
-    assert_int_equal(facts().registered, 3);
+    assert_int_equal(view().registered, 1);
     close_store();
     assert_int_equal(facts().registered, 0);
+}
+
+/* One that nobody wrote down must not be taken for a larger one around it. */
+static void
+what_is_counted_only_keeps_others_from_being_registered(void **state)
+{
+    (void)state;
+    config.registrations_max = 1;
+    reopen();
+    lend(lot, 16, true);
+    lend(lot + 1000, 16, true); /* noted */
+    lend(lot + 2000, 16, true); /* counted */
+    lend(lot, 16, false);
+    lend(lot + 1500, 1000, true); /* around it */
+    assert_int_equal(view().registered, 0);
+    lend(lot + 2000, 16, false);
+    assert_int_equal(view().unjoined, 2);
+    lend(lot + 1500, 1000, false);
+    lend(lot + 1000, 16, false);
+    assert_int_equal(view().unjoined, 0);
+    lend(lot + 1500, 1000, true);
+    assert_int_equal(view().registered, 1);
+    lend(lot + 1500, 1000, false);
+    assert_int_equal(view().registered, 0);
+}
+
+/* Its values may be too. */
+static void what_finds_no_place_and_cannot_be_staged_is_refused(void **state)
+{
+    static unsigned char large[STAGING + 1];
+
+    (void)state;
+    config.registrations_max = 1;
+    reopen();
+    lend(lot, 16, true);
+    assert_int_equal(
+        store.lend(store.context, large, sizeof large, true, &error),
+        CLEAT_NO_SLOT);
+    assert_non_null(strstr(error.text, "registrations_max"));
+    lend(large, STAGING, true);
+    lend(large, STAGING, false);
+}
+
+/* The registered piece around a value may be another's, who takes it away when
+ * his batch ends, and the call is still in the library. */
+static void what_lies_in_anothers_piece_only_by_overlap_is_staged(void **state)
+{
+    struct cleat_store_item item = item_of("k", lot + 2100, 1000);
+
+    (void)state;
+    item.flags = CLEAT_STORE_RAW;
+    lend(lot, 4096, true);
+    lend(lot + 2000, 4096, true);
+    lend(lot + 2000, 16, true); /* inside the first: that is not lost */
+    assert_int_equal(do_item(CLEAT_TRANSFER_DO_PUT, &item), CLEAT_OK);
+    assert_int_not_equal(seen_of(FAKE_PUT).pointer, (uintptr_t)item.payload);
+    lend(lot + 2000, 4096, false);
+    fake_mooncake_forget(fake);
+    assert_int_equal(do_item(CLEAT_TRANSFER_DO_GET, &item), CLEAT_OK);
+    assert_int_equal(seen_of(FAKE_GET).pointer, (uintptr_t)item.payload);
+    lend(lot + 2000, 16, false);
+    lend(lot, 4096, false);
 }
 
 static void what_is_kept_makes_place_for_what_is_lent_oldest_first(void **state)
@@ -1780,6 +2008,8 @@ int main(void)
         READY(r8_a_value_is_one_object_of_a_header_and_its_bytes),
         READY(r8_the_honest_empty_value_round_trips),
         READY(a_raw_value_is_its_bytes_and_not_none),
+        READY(raw_bytes_are_no_frame_and_compare_as_other_bytes),
+        READY(a_frame_without_a_digest_is_unsupported),
         READY(a_put_of_what_is_there_says_ok_and_keeps_the_old),
         READY(a_remove_heeds_no_lease),
         READY(what_is_being_put_is_unreadable),
@@ -1802,6 +2032,9 @@ int main(void)
         READY(
             a_call_that_finds_no_staging_memory_until_its_deadline_is_not_sent),
         READY(a_call_that_waits_is_not_overtaken_by_a_smaller_one),
+        READY(what_needs_no_staging_memory_does_not_wait_for_it),
+        READY(sizes_are_asked_for_until_one_is_not_told),
+        READY(no_size_is_asked_for_after_the_deadline),
         READY(what_is_late_already_is_not_sent),
         CLOSED(one_call_too_many_is_refused),
         CLOSED(r18_device_memory_is_refused_unless_it_is_known_to_work),
@@ -1813,7 +2046,10 @@ int main(void)
         READY(pieces_that_overlap_are_noted_and_their_values_staged),
         READY(a_registration_that_fails_is_told),
         READY(lending_nothing_or_what_is_not_lent_is_no_call),
-        CLOSED(as_many_pieces_as_there_are_places),
+        CLOSED(pieces_that_find_no_place_are_staged),
+        CLOSED(what_is_counted_only_keeps_others_from_being_registered),
+        CLOSED(what_finds_no_place_and_cannot_be_staged_is_refused),
+        READY(what_lies_in_anothers_piece_only_by_overlap_is_staged),
         CLOSED(what_is_kept_makes_place_for_what_is_lent_oldest_first),
         CLOSED(what_is_kept_is_not_used_in_place),
         CLOSED(threads_share_a_store_and_its_staging_memory),
