@@ -38,9 +38,10 @@ static const char usage[] =
     "                     gone with it: to try a put out\n"
     "                     memory:shared=NAME[,bytes=SIZE,keys=N]: of all "
     "processes\n"
-    "                     of this user here; bytes=SIZE makes it; it stays "
-    "until\n"
-    "                     the file /dev/shm/cleat-store-NAME is removed\n"
+    "                     of this user here; bytes=SIZE, keys=N: of a new "
+    "one,\n"
+    "                     where there is none; it stays until the file\n"
+    "                     /dev/shm/cleat-store-NAME is removed\n"
     "                     mooncake[:OPTION,...]: a Mooncake Store; "
     "library=PATH,\n"
     "                     master=HOST:PORT, metadata=, hostname=, protocol=,\n"
@@ -71,8 +72,9 @@ static const char usage[] =
     "                     all are read back and compared (none; mooncake: "
     "exist,\n"
     "                     for it takes a key that another is putting for its "
-    "own)\n"
-    "  --deadline-s S     for all of it (180)\n"
+    "own);\n"
+    "                     what keep leaves is not read\n"
+    "  --deadline-s S     for all of it, once the keys are read (180)\n"
     "  --report text|json on standard output (text); exists: a key that is\n"
     "                     missing is no failure\n"
     "  --seed S           of the faults (1)\n"
@@ -88,9 +90,11 @@ static const char usage[] =
     "and a\n"
     "first dot as % and two hex digits; 255 bytes at most.\n"
     "\n"
-    "Exit: 0 all keys are ok, 8 some failed: the report says which, 9 the "
-    "store is\n"
-    "not ready, 2 bad input: nothing was sent, 128 + N signal N.\n"
+    "Exit: 0 all keys are ok, 8 some failed, as the report says, or it could "
+    "not be\n"
+    "written, 9 the store is not ready, 2 bad input: nothing was sent, 128 + "
+    "N\n"
+    "signal N.\n"
     "\n"
     "Faults:\n";
 
@@ -334,6 +338,7 @@ static int open_to_tensors(struct store_job *job, struct ends *ends)
 {
     const char *slash = strrchr(job->to, '/');
     size_t bytes = slash == NULL ? 0 : (size_t)(slash - job->to) + 1;
+    int result;
 
     if (job->keys_from != NULL) {
         return options_fail(job->command,
@@ -348,7 +353,8 @@ static int open_to_tensors(struct store_job *job, struct ends *ends)
     ends->name = job->to + bytes;
     memcpy(ends->path, job->to, bytes);
     memcpy(ends->path + bytes, ".", 2);
-    return open_folder(job, ends, ends->path, false);
+    result = open_folder(job, ends, ends->path, false);
+    return result != 0 ? result : store_get_tensors_begin(job);
 }
 
 static int open_to(struct store_job *job, struct ends *ends)
@@ -430,11 +436,14 @@ static int run(struct store_job *job, struct ends *ends)
     int result;
 
     hint(job);
+    job->folder = &ends->folder;
+    store_files_guard(job->command);
     result = store_job_open(job);
     if (result != 0) { return result; }
     move(job, ends);
     job->ended_ns = job->clock.now_ns(job->clock.context);
     result = store_job_close(job, 0);
+    watch_let_signals(); /* nobody may be reading the report */
     return store_report(job, result);
 }
 
@@ -442,6 +451,16 @@ static int finish_output(const char *command, int result)
 {
     if (fflush(stdout) == 0 && ferror(stdout) == 0) { return result; }
     return options_fail(command, "standard output: %s", strerror(errno));
+}
+
+/* What was done was done, but nobody can read it. */
+static int finish_report(const char *command, int result)
+{
+    bool is_told = fflush(stdout) == 0 && ferror(stdout) == 0;
+
+    if (is_told || result != 0) { return result; }
+    store_say(command, "standard output: %s", strerror(errno));
+    return STORE_EXIT_KEYS;
 }
 
 static int store_command(const char *command, uint32_t kind, int argc,
@@ -460,7 +479,7 @@ static int store_command(const char *command, uint32_t kind, int argc,
     if (result == 0) { result = open_from(&job, &ends); }
     if (result == 0) { result = open_to(&job, &ends); }
     if (result == 0) { result = run(&job, &ends); }
-    result = finish_output(command, result);
+    result = finish_report(command, result);
     close_ends(&job, &ends);
     /* A call of the store's is still under way on a thread of ours. */
     if (job.held) { _exit(result); }

@@ -25,6 +25,9 @@
 #define ROUNDS 3u /* that are measured, after one that is not */
 #define BATCH_KEYS 8192u
 
+/* How long keys are removed after a signal. */
+#define REMOVE_NS (2 * CLEAT_NS_PER_S)
+
 static const char usage[] =
     "usage: cleat store bench --store STORE --keys N --bytes MIN..MAX\n"
     "                         [--threads T] [--fail-rate P] [OPTION]...\n"
@@ -85,6 +88,11 @@ struct bench {
     size_t block_bytes[2];
     struct cleat_clock clock;
     struct watch watch;
+    _Atomic uint32_t services; /* that can be stopped */
+    _Atomic uint32_t step;     /* enum store_step */
+    atomic_bool removing;      /* that is not stopped at once */
+    uint64_t stopped_ns;       /* of the thread that waits for signals */
+    bool held;                 /* the store may still touch memory of ours */
     char error[CLEAT_ERROR_TEXT_MAX];
     pthread_mutex_t lock; /* of the error */
 };
@@ -191,6 +199,11 @@ struct share {
     pthread_t thread;
 };
 
+static bool is_stopping(struct bench *bench)
+{
+    return atomic_load(&bench->watch.stopping);
+}
+
 static enum cleat_status send_batch(const struct share *share,
                                     struct cleat_transfer_value *values,
                                     uint32_t count,
@@ -249,18 +262,22 @@ static void *work(void *context)
         struct cleat_error error = {0};
         uint32_t count = values == NULL ? 0 : fill_batch(share, at, values);
 
-        if (count == 0) {
+        if (count == 0 ||
+            (is_stopping(bench) && share->kind != CLEAT_TRANSFER_REMOVE)) {
             share->failed += share->end - at;
             break;
         }
         if (send_batch(share, values, count, &summary, &error) != CLEAT_OK) {
-            share->failed += summary.sent == 0 ? count : summary.totals.failed;
+            uint64_t failed = summary.totals.failed + summary.totals.unknown;
+
+            share->failed += summary.sent == 0 ? count : failed;
             (void)pthread_mutex_lock(&bench->lock);
             memcpy(bench->error, error.text, sizeof bench->error);
             (void)pthread_mutex_unlock(&bench->lock);
         }
         share->sent += summary.totals.bytes_sent;
         at += count;
+        if (is_stopping(bench) && summary.totals.ok == 0) { break; }
     }
     free(values);
     return NULL;
@@ -272,7 +289,7 @@ static bool do_all(struct bench *bench, uint32_t which, uint32_t kind,
                    struct pass *pass, uint64_t *ns)
 {
     static struct share shares[THREADS_MAX];
-    pthread_barrier_t start;
+    static pthread_barrier_t start; /* outlives a failure */
     uint64_t began_ns;
     uint32_t threads = (uint32_t)bench->threads;
 
@@ -286,7 +303,10 @@ static bool do_all(struct bench *bench, uint32_t which, uint32_t kind,
             .end = bench->keys * (i + 1) / threads,
             .start = &start,
         };
-        if (pthread_create(&shares[i].thread, NULL, work, &shares[i]) != 0) {
+        int code = pthread_create(&shares[i].thread, NULL, work, &shares[i]);
+
+        if (code != 0) {
+            errno = code;
             return false; /* the others wait for ever; the process ends */
         }
     }
@@ -333,11 +353,16 @@ static bool run_round(struct bench *bench, uint32_t round, uint32_t which,
                  i);
     }
     if (!do_all(bench, which, CLEAT_TRANSFER_PUT, pass, &pass->put_ns) ||
-        !do_all(bench, which, CLEAT_TRANSFER_GET, pass, &pass->get_ns) ||
-        !do_all(bench, 0, CLEAT_TRANSFER_REMOVE, &removed, &unused_ns)) {
+        !do_all(bench, which, CLEAT_TRANSFER_GET, pass, &pass->get_ns)) {
         return false;
     }
-    if (pass->failed == 0) {
+    atomic_store(&bench->removing, true);
+    if (!do_all(bench, 0, CLEAT_TRANSFER_REMOVE, &removed, &unused_ns)) {
+        return false;
+    }
+    atomic_store(&bench->removing, false);
+    if (pass->failed == 0) { pass->failed = removed.failed; }
+    if (pass->failed == 0 && !is_stopping(bench)) {
         pass->failed = count_wrong(bench);
         if (pass->failed > 0) {
             snprintf(bench->error, sizeof bench->error,
@@ -358,7 +383,7 @@ static void take_best(struct pass *best, const struct pass *pass, bool first)
 
 static bool is_over(struct bench *bench, const struct pass *pass)
 {
-    return pass->failed > 0 || atomic_load(&bench->watch.stopping);
+    return pass->failed > 0 || is_stopping(bench);
 }
 
 static int run_rounds(struct bench *bench, struct pass *best)
@@ -487,11 +512,31 @@ static int report(const struct bench *bench, const struct pass *best)
 static void stop(void *context)
 {
     struct bench *bench = context;
+    uint64_t now_ns = bench->clock.now_ns(bench->clock.context);
+    uint32_t services = atomic_load(&bench->services);
+    uint32_t step = STORE_OPENING;
 
-    for (uint32_t i = 0; i < 2; i++) {
-        if (bench->service[i] != NULL) {
-            cleat_transfer_stop(bench->service[i]);
-        }
+    /* A store that is being made cannot be stopped. */
+    if (atomic_compare_exchange_strong(&bench->step, &step, STORE_LEAVING)) {
+        _exit(STORE_EXIT_SIGNAL + atomic_load(&bench->watch.signal));
+    }
+    if (bench->stopped_ns == 0) { bench->stopped_ns = now_ns; }
+    if (atomic_load(&bench->removing) &&
+        now_ns - bench->stopped_ns < REMOVE_NS) {
+        return;
+    }
+    for (uint32_t i = 0; i < services; i++) {
+        cleat_transfer_stop(bench->service[i]);
+    }
+}
+
+/* Whatever comes now can be stopped. */
+static void be_open(struct bench *bench)
+{
+    uint32_t step = STORE_OPENING;
+
+    if (!atomic_compare_exchange_strong(&bench->step, &step, STORE_OPEN)) {
+        for (;;) { (void)pause(); } /* the process is ending */
     }
 }
 
@@ -501,6 +546,7 @@ static int open_service(struct bench *bench, uint32_t which,
     struct cleat_local_store_config config;
     struct cleat_error error = {0};
     uint32_t threads = (uint32_t)bench->threads;
+    enum cleat_status status;
 
     memset(&config, 0, sizeof config);
     config.service.keys_max = BATCH_KEYS;
@@ -519,14 +565,18 @@ static int open_service(struct bench *bench, uint32_t which,
         return STORE_EXIT_NOT_READY;
     }
     bench->service[which] = cleat_local_store_service(bench->local[which]);
-    if (cleat_transfer_service_ready(
-            bench->service[which],
-            cleat_time_add(bench->clock.now_ns(bench->clock.context),
-                           bench->deadline_ns),
-            &error) == CLEAT_OK) {
-        return 0;
+    atomic_store(&bench->services, which + 1);
+    status = cleat_transfer_service_ready(
+        bench->service[which],
+        cleat_time_add(bench->clock.now_ns(bench->clock.context),
+                       bench->deadline_ns),
+        &error);
+    if (status == CLEAT_OK) { return 0; }
+    if (status != CLEAT_CANCELLED) {
+        store_say(COMMAND, "--store %s: not ready: %s", bench->text,
+                  error.text[0] != '\0' ? error.text
+                                        : cleat_status_sentence(status));
     }
-    store_say(COMMAND, "--store %s: not ready: %s", bench->text, error.text);
     return STORE_EXIT_NOT_READY;
 }
 
@@ -539,6 +589,7 @@ static int open_all(struct bench *bench)
     bench->spec.bytes_hint = bench->bytes + bench->keys * KEY_BYTES;
     bench->faults.keys = bench->keys;
     result = store_open(&bench->opened, &bench->spec, &bench->faults, line);
+    be_open(bench);
     if (result != 0) {
         store_say(COMMAND, "--store %s: %s", bench->text, line);
         return result;
@@ -592,20 +643,19 @@ static int run(struct bench *bench)
     bench->clock = cleat_linux_clock();
     watch_block_signals();
     (void)pthread_mutex_init(&bench->lock, NULL);
-    result = open_all(bench);
-    if (result == 0) {
-        bench->watch.stop = stop;
-        bench->watch.context = bench;
-        if (!watch_begin(&bench->watch)) { result = STORE_EXIT_INPUT; }
+    bench->watch.stop = stop;
+    bench->watch.context = bench;
+    if (!watch_begin(&bench->watch)) {
+        store_say(COMMAND, "no thread: %s", strerror(errno));
+        return STORE_EXIT_NOT_READY;
     }
+    result = open_all(bench);
     if (result == 0) { result = run_rounds(bench, best); }
     watch_end(&bench->watch);
     signal = atomic_load(&bench->watch.signal);
-    if (!close_all(bench)) {
-        (void)fflush(stdout);
-        _exit(result != 0 ? result : STORE_EXIT_KEYS);
-    }
+    bench->held = !close_all(bench);
     if (signal != 0) { return STORE_EXIT_SIGNAL + signal; }
+    watch_let_signals(); /* nobody may be reading the report */
     return result != 0 ? result : report(bench, best);
 }
 
@@ -718,6 +768,14 @@ int store_bench(int argc, char **argv)
     result = parse(&bench, argc, argv);
     if (result == 0) { result = make_values(&bench); }
     if (result == 0) { result = run(&bench); }
+    /* A call of the store's is still under way on a thread of ours. */
+    if (bench.held) {
+        if (fflush(stdout) != 0) {
+            result = options_fail(COMMAND, "standard output: %s",
+                                  strerror(errno));
+        }
+        _exit(result);
+    }
     free_values(&bench);
     return result;
 }

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,6 +17,9 @@
 /* How many hidden names are tried; one that exists was left by a process that
  * was killed. */
 #define HIDDEN_TRIES_MAX 1000u
+
+/* A file's space is taken in pieces: a stop waits for one at most. */
+#define SPACE_BYTES (UINT64_C(64) << 20)
 
 static void next_hidden(struct store_file *file)
 {
@@ -53,7 +57,24 @@ static int make(struct store_file *file, int folder)
     return make_hidden(file, folder);
 }
 
-int store_file_make(struct store_file *file, int folder, uint64_t bytes)
+/* Takes a file's space. */
+static int take_space(int fd, uint64_t bytes, const struct store_going *going)
+{
+    for (uint64_t at = 0; at < bytes;) {
+        uint64_t left = bytes - at;
+        uint64_t piece = left < SPACE_BYTES ? left : SPACE_BYTES;
+        int code;
+
+        if (!going->goes_on(going->context)) { return ECANCELED; }
+        code = posix_fallocate(fd, (off_t)at, (off_t)piece);
+        if (code != 0) { return code; }
+        at += piece;
+    }
+    return 0;
+}
+
+int store_file_make(struct store_file *file, int folder, uint64_t bytes,
+                    const struct store_going *going)
 {
     int code;
 
@@ -65,7 +86,7 @@ int store_file_make(struct store_file *file, int folder, uint64_t bytes)
     file->bytes = (size_t)bytes;
     if (bytes == 0) { return 0; }
     /* What is mapped must be there: a full disk would be a signal later. */
-    code = posix_fallocate(file->fd, 0, (off_t)bytes);
+    code = take_space(file->fd, bytes, going);
     if (code == 0) {
         file->map = mmap(NULL, file->bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
                          file->fd, 0);
@@ -140,8 +161,32 @@ void store_file_drop(struct store_file *file, int folder, bool lent)
     file->fd = -1;
 }
 
+static struct store_stamp stamp_of(const struct stat *about)
+{
+    struct store_stamp stamp = {.device = (uint64_t)about->st_dev,
+                                .inode = (uint64_t)about->st_ino,
+                                .bytes = (uint64_t)about->st_size,
+                                .written = about->st_mtim};
+
+    return stamp;
+}
+
+bool store_file_changed(int folder, const char *name,
+                        const struct store_stamp *stamp)
+{
+    struct stat about;
+    struct store_stamp now;
+
+    if (fstatat(folder, name, &about, 0) != 0) { return false; }
+    now = stamp_of(&about);
+    return now.device == stamp->device && now.inode == stamp->inode &&
+           (now.bytes != stamp->bytes ||
+            now.written.tv_sec != stamp->written.tv_sec ||
+            now.written.tv_nsec != stamp->written.tv_nsec);
+}
+
 int store_file_map(int folder, const char *name, const void **map,
-                   uint64_t *bytes)
+                   uint64_t *bytes, struct store_stamp *stamp)
 {
     int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat about;
@@ -149,12 +194,19 @@ int store_file_map(int folder, const char *name, const void **map,
 
     *map = NULL;
     *bytes = 0;
+    memset(stamp, 0, sizeof *stamp);
     if (fd < 0) { return errno; }
+    memset(&about, 0, sizeof about);
     if (fstat(fd, &about) != 0) {
         code = errno;
     } else if (!S_ISREG(about.st_mode)) {
         code = EINVAL;
-    } else if (about.st_size > 0) {
+    } else if (about.st_size == 0) {
+        char byte;
+
+        /* A file that does not say how large it is. */
+        if (read(fd, &byte, 1) != 0) { code = EINVAL; }
+    } else {
         void *at = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_PRIVATE, fd,
                         0);
 
@@ -165,6 +217,7 @@ int store_file_map(int folder, const char *name, const void **map,
             *bytes = (uint64_t)about.st_size;
         }
     }
+    *stamp = stamp_of(&about);
     (void)close(fd);
     return code;
 }
@@ -175,13 +228,38 @@ void store_file_unmap(const void *map, uint64_t bytes)
     if (map != NULL) { (void)munmap((void *)(uintptr_t)map, (size_t)bytes); }
 }
 
+static char guard_line[128];
+
+static void on_short_file(int number)
+{
+    ssize_t written = write(STDERR_FILENO, guard_line, strlen(guard_line));
+
+    (void)written; /* there is nobody to tell */
+    _exit(128 + number);
+}
+
+void store_files_guard(const char *command)
+{
+    struct sigaction action;
+
+    snprintf(guard_line, sizeof guard_line,
+             "%.60s: a file became shorter while it was read\n", command);
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_short_file;
+    (void)sigaction(SIGBUS, &action, NULL);
+}
+
 int store_folder_open(struct store_folder *folder, const char *path,
                       bool make_it)
 {
     folder->path = path;
+    int code;
+
     folder->made = make_it && mkdir(path, 0777) == 0;
+    code = make_it && !folder->made && errno != EEXIST ? errno : 0;
     folder->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return folder->fd < 0 ? errno : 0;
+    if (folder->fd >= 0) { return 0; }
+    return errno == ENOENT && code != 0 ? code : errno;
 }
 
 void store_folder_close(struct store_folder *folder)

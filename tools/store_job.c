@@ -3,11 +3,17 @@
 #include "store_job.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
 
 /* How long the store may take to give back what it was lent. */
 #define CLOSE_NS (2 * CLEAT_NS_PER_S)
+
+/* How often to try again to have a place in a store. */
+#define CROWDED_NS 50000000
 
 static uint64_t now_of(const struct store_job *job)
 {
@@ -16,12 +22,49 @@ static uint64_t now_of(const struct store_job *job)
 
 /* ---- open --------------------------------------------------------------- */
 
+/* Ends the process, where the store is still being opened. On the thread that
+ * waits for signals; the other one is in that call, and does not come back. */
+static void leave(struct store_job *job, int result)
+{
+    uint32_t step = STORE_OPENING;
+
+    if (!atomic_compare_exchange_strong(&job->step, &step, STORE_LEAVING)) {
+        return;
+    }
+    if (result == STORE_EXIT_NOT_READY) {
+        store_say(job->command,
+                  "--store %s: not ready: it was still being opened when the "
+                  "time was up (DEADLINE)",
+                  job->text);
+    }
+    if (job->folder != NULL) { store_folder_close(job->folder); }
+    _exit(result);
+}
+
+/* Whatever comes now can be stopped. */
+static void be_open(struct store_job *job)
+{
+    uint32_t step = STORE_OPENING;
+
+    if (!atomic_compare_exchange_strong(&job->step, &step, STORE_OPEN)) {
+        for (;;) { (void)pause(); } /* the process is ending */
+    }
+}
+
 /* Called by the thread that waits for signals, again and again. */
 static void stop(void *context)
 {
     struct store_job *job = context;
 
-    cleat_transfer_stop(job->service);
+    leave(job, STORE_EXIT_SIGNAL + atomic_load(&job->watch.signal));
+    if (job->service != NULL) { cleat_transfer_stop(job->service); }
+}
+
+static void tick(void *context)
+{
+    struct store_job *job = context;
+
+    if (now_of(job) >= job->deadline_ns) { leave(job, STORE_EXIT_NOT_READY); }
 }
 
 static struct cleat_local_store_config config_of(const struct store_job *job)
@@ -36,7 +79,7 @@ static struct cleat_local_store_config config_of(const struct store_job *job)
     return config;
 }
 
-static int open_service(struct store_job *job)
+static int open_service(struct store_job *job, char *line)
 {
     struct cleat_local_store_config config = config_of(job);
     struct cleat_error error = {0};
@@ -45,8 +88,8 @@ static int open_service(struct store_job *job)
     job->block = mmap(NULL, job->block_bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (job->block == MAP_FAILED) {
-        store_say(job->command, "%zu bytes of memory: %s", job->block_bytes,
-                  strerror(errno));
+        snprintf(line, STORE_OPEN_LINE_BYTES, "%zu bytes of memory: %s",
+                 job->block_bytes, strerror(errno));
         return STORE_EXIT_NOT_READY;
     }
     if (cleat_local_store_open(job->block, job->block_bytes, &config,
@@ -56,13 +99,14 @@ static int open_service(struct store_job *job)
         return 0;
     }
     (void)munmap(job->block, job->block_bytes);
-    store_say(job->command, "%s", error.text);
+    snprintf(line, STORE_OPEN_LINE_BYTES, "%s", error.text);
     return STORE_EXIT_NOT_READY;
 }
 
 static int open_watch(struct store_job *job)
 {
     job->watch.stop = stop;
+    job->watch.tick = tick;
     job->watch.context = job;
     job->watch.done = &job->done;
     job->watch.total = job->rows.count;
@@ -91,6 +135,20 @@ static int wait_ready(struct store_job *job)
     return STORE_EXIT_NOT_READY;
 }
 
+/* Opens it; waits for a place in it where all are taken. */
+static int open_store(struct store_job *job, char *line)
+{
+    const struct timespec pause_for = {0, CROWDED_NS};
+    int result;
+
+    do {
+        result = store_open(&job->opened, &job->spec, &job->faults, line);
+        if (result == 0 || !job->opened.crowded) { break; }
+        (void)nanosleep(&pause_for, NULL);
+    } while (store_may_go(job) == CLEAT_OK);
+    return result;
+}
+
 int store_job_open(struct store_job *job)
 {
     char line[STORE_OPEN_LINE_BYTES];
@@ -100,18 +158,18 @@ int store_job_open(struct store_job *job)
     job->began_ns = now_of(job);
     job->deadline_ns = cleat_time_add(job->began_ns, job->deadline_after_ns);
     watch_block_signals();
-    result = store_open(&job->opened, &job->spec, &job->faults, line);
+    result = open_watch(job);
+    if (result != 0) { return result; }
+    result = open_store(job, line);
+    if (result == 0) { result = open_service(job, line); }
+    be_open(job);
     if (result != 0) {
         store_say(job->command, "--store %s: %s", job->text, line);
-        return result;
-    }
-    result = open_service(job);
-    if (result != 0) {
+        watch_end(&job->watch);
         store_close(&job->opened);
         return result;
     }
-    result = open_watch(job);
-    if (result == 0) { result = wait_ready(job); }
+    result = wait_ready(job);
     return result == 0 ? 0 : store_job_close(job, result);
 }
 
@@ -165,9 +223,7 @@ void store_batch_add(struct store_job *job, uint32_t row, void *payload,
 void store_row_fail(struct store_row *row, enum cleat_status status,
                     int32_t code)
 {
-    row->state = status == CLEAT_AMBIGUOUS || status == CLEAT_UNREADABLE
-                     ? STORE_UNKNOWN
-                     : STORE_FAILED;
+    row->state = STORE_FAILED;
     row->status = status;
     row->code = code;
 }
@@ -176,6 +232,14 @@ void store_row_fail_file(struct store_row *row, int code)
 {
     store_row_fail(row, CLEAT_IO, code);
     row->file = true;
+}
+
+void store_row_fail_changed(struct store_job *job, struct store_row *row)
+{
+    store_row_fail_file(row, EBUSY);
+    row->state = STORE_UNKNOWN;
+    (void)snprintf(job->error, sizeof job->error,
+                   "a file was written to while it was put");
 }
 
 static void tell_row(struct store_row *row,
@@ -191,6 +255,7 @@ static void tell_row(struct store_row *row,
     row->lent = value->lent != 0;
     if (status != CLEAT_OK) {
         store_row_fail(row, status, value->code);
+        if (value->unknown != 0) { row->state = STORE_UNKNOWN; }
         return;
     }
     row->state = STORE_OK;
@@ -238,11 +303,22 @@ static void add_totals(struct cleat_transfer_totals *sum,
     sum->rounds += more->rounds;
 }
 
-/* CLEAT_OK: there is time, and nobody wants us to stop. */
-static enum cleat_status may_send(const struct store_job *job)
+enum cleat_status store_may_go(const struct store_job *job)
 {
     if (atomic_load(&job->watch.stopping)) { return CLEAT_CANCELLED; }
     return now_of(job) < job->deadline_ns ? CLEAT_OK : CLEAT_DEADLINE;
+}
+
+static bool goes_on(const void *job)
+{
+    return store_may_go(job) == CLEAT_OK;
+}
+
+struct store_going store_going(const struct store_job *job)
+{
+    struct store_going going = {goes_on, job};
+
+    return going;
 }
 
 void store_batch_send(struct store_job *job, enum store_sizes sizes)
@@ -255,7 +331,7 @@ void store_batch_send(struct store_job *job, enum store_sizes sizes)
                                                                            : 0};
     struct cleat_transfer_summary summary;
     struct cleat_error error = {0};
-    enum cleat_status status = may_send(job);
+    enum cleat_status status = store_may_go(job);
 
     if (job->batch_count == 0) { return; }
     memset(&summary, 0, sizeof summary);

@@ -10,18 +10,13 @@
 #include "store_rows.h"
 #include "watch.h"
 
-enum store_exit {
-    STORE_EXIT_OK = 0,
-    STORE_EXIT_INPUT = 2,
-    STORE_EXIT_KEYS = 8, /* some keys failed */
-    STORE_EXIT_NOT_READY = 9,
-    STORE_EXIT_SIGNAL = 128 /* plus its number */
-};
-
 /* Of one batch. */
 #define STORE_BATCH_KEYS 8192u
 
 #define STORE_FAULTS_TEXT_MAX CLEAT_STORE_FAULTS_RULES_MAX
+
+/* What nobody can stop, a store being made, ends with the process. */
+enum store_step { STORE_OPENING, STORE_OPEN, STORE_LEAVING };
 
 struct store_job {
     /* What is asked for. */
@@ -50,7 +45,9 @@ struct store_job {
     size_t block_bytes;
     struct cleat_clock clock;
     struct watch watch;
-    bool held;  /* the store may still touch memory of ours */
+    _Atomic uint32_t step;       /* enum store_step */
+    struct store_folder *folder; /* that is being written to; NULL: none */
+    bool held;                   /* the store may still touch memory of ours */
     void *kept; /* from malloc: it was lent, and is to be freed at the end */
 
     /* How it goes. */
@@ -99,10 +96,20 @@ enum store_sizes {
  * signal has come, nothing is sent. */
 void store_batch_send(struct store_job *job, enum store_sizes sizes);
 
+/* CLEAT_OK: there is time, and nobody wants us to stop; CLEAT_DEADLINE,
+ * CLEAT_CANCELLED. */
+enum cleat_status store_may_go(const struct store_job *job);
+
+/* The same, for what takes long. */
+struct store_going store_going(const struct store_job *job);
+
 /* A row has failed before it was sent, or after: by its file (errno), or so. */
 void store_row_fail(struct store_row *row, enum cleat_status status,
                     int32_t code);
 void store_row_fail_file(struct store_row *row, int code);
+
+/* The file was written to while it was put. */
+void store_row_fail_changed(struct store_job *job, struct store_row *row);
 
 /* ---- what is done ------------------------------------------------------- */
 

@@ -9,9 +9,7 @@
 #include <sys/mman.h>
 
 #include "cleat/mooncake.h"
-
-#define EXIT_INPUT 2
-#define EXIT_NOT_READY 9
+#include "store_rows.h"
 
 /* A value with its frame must fit the staging memory where it is copied, and
  * tensors of a gigabyte are common. Its pages are taken as they are used. */
@@ -42,8 +40,8 @@ static int exit_of(enum cleat_status status)
     switch (status) {
     case CLEAT_INVALID:
     case CLEAT_NOT_FOUND:
-    case CLEAT_UNSUPPORTED: return EXIT_INPUT;
-    default: return EXIT_NOT_READY;
+    case CLEAT_UNSUPPORTED: return STORE_EXIT_INPUT;
+    default: return STORE_EXIT_NOT_READY;
     }
 }
 
@@ -62,7 +60,7 @@ int store_mooncake_open(struct store_opened *opened,
         (void)snprintf(line, STORE_OPEN_LINE_BYTES,
                        "mooncake: %zu bytes of memory: %s", opened->block_bytes,
                        strerror(opened->block_bytes == 0 ? EINVAL : errno));
-        return EXIT_INPUT;
+        return STORE_EXIT_INPUT;
     }
     opened->block = block;
     status = cleat_mooncake_open(block, opened->block_bytes, &config,

@@ -19,7 +19,6 @@
 /* How often to ask for the size of a value that grows while it is got. */
 #define GROWS_MAX 3u
 
-/* How many rows from `first` go together. */
 static uint32_t least(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
@@ -52,6 +51,7 @@ void store_ask(struct store_job *job)
 struct put_file {
     const void *map;
     uint64_t bytes;
+    struct store_stamp stamp;
 };
 
 static void add_file(struct store_job *job, int folder, uint32_t index,
@@ -62,7 +62,7 @@ static void add_file(struct store_job *job, int folder, uint32_t index,
     int code;
 
     (void)store_file_name(row->name, name); /* it came from one */
-    code = store_file_map(folder, name, &file->map, &file->bytes);
+    code = store_file_map(folder, name, &file->map, &file->bytes, &file->stamp);
     row->bytes = file->bytes;
     if (code != 0) {
         store_row_fail_file(row, code);
@@ -71,6 +71,20 @@ static void add_file(struct store_job *job, int folder, uint32_t index,
     } else {
         /* A put only reads it. */
         store_batch_add(job, index, (void *)(uintptr_t)file->map, file->bytes);
+    }
+}
+
+/* What lies in the store may be neither the file of before nor that of now. */
+static void look_again(struct store_job *job, int folder, uint32_t index,
+                       const struct put_file *file)
+{
+    struct store_row *row = &job->rows.each[index];
+    char name[STORE_FILE_NAME_MAX + 1];
+
+    if (row->state != STORE_OK) { return; }
+    (void)store_file_name(row->name, name);
+    if (store_file_changed(folder, name, &file->stamp)) {
+        store_row_fail_changed(job, row);
     }
 }
 
@@ -84,6 +98,7 @@ static void put_files(struct store_job *job, int folder, uint32_t first,
     }
     store_batch_send(job, STORE_EXACT);
     for (uint32_t i = 0; i < count; i++) {
+        look_again(job, folder, first + i, &files[i]);
         if (!job->rows.each[first + i].lent) {
             store_file_unmap(files[i].map, files[i].bytes);
         }
@@ -117,16 +132,18 @@ struct sink {
     struct store_file files[GET_FILES_MAX];
 };
 
-static int make_place(const struct sink *sink, struct store_file *file,
-                      uint64_t bytes)
+static int make_place(const struct store_job *job, const struct sink *sink,
+                      struct store_file *file, uint64_t bytes)
 {
+    struct store_going going = store_going(job);
     void *map;
 
-    if (sink->folder != NULL) {
-        return store_file_make(file, sink->folder->fd, bytes);
-    }
     memset(file, 0, sizeof *file);
     file->fd = -1;
+    if (store_may_go(job) != CLEAT_OK) { return ECANCELED; }
+    if (sink->folder != NULL) {
+        return store_file_make(file, sink->folder->fd, bytes, &going);
+    }
     if (bytes == 0) { return 0; }
     map = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE,
                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -173,10 +190,12 @@ static void get_places(struct store_job *job, struct sink *sink,
     store_batch_begin(job);
     for (uint32_t i = 0; i < count; i++) {
         struct store_row *row = &job->rows.each[rows[i]];
-        int code = make_place(sink, &sink->files[i], row->bytes);
+        int code = make_place(job, sink, &sink->files[i], row->bytes);
 
         row->state = STORE_UNTOLD;
-        if (code != 0) {
+        if (code == ECANCELED) {
+            store_row_fail(row, store_may_go(job), 0);
+        } else if (code != 0) {
             store_row_fail_file(row, code);
         } else {
             store_batch_add(job, rows[i], sink->files[i].map, row->bytes);

@@ -12,12 +12,10 @@
 #include <sys/mman.h>
 
 #include "options.h"
+#include "store_rows.h"
 #ifdef CLEAT_TOOLS_MOONCAKE
 #include "store_mooncake.h"
 #endif
-
-#define EXIT_INPUT 2
-#define EXIT_NOT_READY 9
 
 /* What a private store has room for where nothing is told, at least. */
 #define MEMORY_KEYS_MIN UINT64_C(65536)
@@ -65,6 +63,9 @@ static const struct word mooncake_words[] = {
 };
 
 #define WORDS_MAX 32u
+
+/* Bytes shown of the name of an option that there is not. */
+#define UNKNOWN_SHOWN_MAX 100u
 
 struct words {
     const char *store;
@@ -136,6 +137,7 @@ struct reader {
     bool given[WORDS_MAX];
     char unknown_text[256];
     struct list unknown;
+    bool is_unknown; /* there is one */
     char *line;
 };
 
@@ -237,8 +239,10 @@ static bool take_option(struct reader *reader)
     }
     word = find_word(reader, name, bytes, &index);
     if (word == NULL) {
-        list_add(&reader->unknown, name, bytes);
-        return true; /* all of them are told, at the end */
+        reader->is_unknown = true;
+        list_add(&reader->unknown, name,
+                 bytes < UNKNOWN_SHOWN_MAX ? bytes : UNKNOWN_SHOWN_MAX);
+        return true; /* they are told at the end, as far as there is room */
     }
     if (reader->given[index]) {
         return fail(reader->line, "%s: %s is given twice", reader->words.store,
@@ -255,7 +259,7 @@ static bool take_options(struct reader *reader)
         if (*reader->at == '\0') { break; }
         reader->at++; /* the comma */
     }
-    if (reader->unknown.at > 0) {
+    if (reader->is_unknown) {
         char known[STORE_OPEN_LINE_BYTES];
 
         store_options(reader->spec->kind, known);
@@ -475,8 +479,8 @@ static int exit_of(enum cleat_status status)
     case CLEAT_INVALID:
     case CLEAT_TOO_SMALL:
     case CLEAT_LIMIT:
-    case CLEAT_UNSUPPORTED: return EXIT_INPUT;
-    default: return EXIT_NOT_READY;
+    case CLEAT_UNSUPPORTED: return STORE_EXIT_INPUT;
+    default: return STORE_EXIT_NOT_READY;
     }
 }
 
@@ -503,11 +507,11 @@ static int open_memory(struct store_opened *opened,
         bytes = cleat_memory_store_bytes(&config, values);
         if (bytes == 0) {
             (void)fail(line, "memory: so much does not fit; give bytes=SIZE");
-            return EXIT_INPUT;
+            return STORE_EXIT_INPUT;
         }
     }
     opened->block = map_block(bytes, line);
-    if (opened->block == NULL) { return EXIT_NOT_READY; }
+    if (opened->block == NULL) { return STORE_EXIT_NOT_READY; }
     opened->block_bytes = bytes;
     status = cleat_memory_store_init(opened->block, bytes, &config, opened->end,
                                      sizeof opened->end, &opened->inner,
@@ -521,7 +525,8 @@ static int open_shared(struct store_opened *opened,
                        const struct store_spec *spec, char *line)
 {
     struct cleat_memory_store_config config = {
-        .keys_max = (uint32_t)spec->keys};
+        .keys_max = (uint32_t)spec->keys,
+        .processes_max = CLEAT_MEMORY_STORE_PROCESSES_MAX};
     struct cleat_error error = {0};
     enum cleat_status status = cleat_memory_store_open(
         spec->shared, (size_t)spec->bytes, &config, opened->end,
@@ -533,8 +538,9 @@ static int open_shared(struct store_opened *opened,
                    "memory: there is no store of the name %s; bytes=SIZE makes "
                    "it",
                    spec->shared);
-        return EXIT_NOT_READY;
+        return STORE_EXIT_NOT_READY;
     }
+    opened->crowded = status == CLEAT_NO_SLOT;
     (void)fail(line, "%s", error.text);
     return exit_of(status);
 }
@@ -549,7 +555,7 @@ static int open_mooncake(struct store_opened *opened,
     (void)spec;
     (void)fail(line, "mooncake: this build has no port/mooncake: it needs "
                      "CLEAT_MOONCAKE=ON");
-    return EXIT_INPUT;
+    return STORE_EXIT_INPUT;
 #endif
 }
 
@@ -585,14 +591,14 @@ static int add_faults(struct store_opened *opened,
 
     opened->layer_bytes = cleat_store_faults_bytes(config.counters_count);
     opened->layer = map_block(opened->layer_bytes, line);
-    if (opened->layer == NULL) { return EXIT_NOT_READY; }
+    if (opened->layer == NULL) { return STORE_EXIT_NOT_READY; }
     if (cleat_store_faults_init(opened->layer, opened->layer_bytes, &config,
                                 &opened->inner, &opened->store,
                                 &error) == CLEAT_OK) {
         return 0;
     }
     (void)fail(line, "fault %" PRIu64 ": %s", error.index + 1, error.text);
-    return EXIT_INPUT;
+    return STORE_EXIT_INPUT;
 }
 
 int store_open(struct store_opened *opened, const struct store_spec *spec,
@@ -608,7 +614,12 @@ int store_open(struct store_opened *opened, const struct store_spec *spec,
     if (result == 0 && faults != NULL && faults->count > 0) {
         result = add_faults(opened, faults, line);
     }
-    if (result != 0) { store_close(opened); }
+    if (result != 0) {
+        bool crowded = opened->crowded;
+
+        store_close(opened);
+        opened->crowded = crowded;
+    }
     return result;
 }
 

@@ -114,7 +114,8 @@ struct store_opened {
     struct cleat_store inner;
     struct cleat_memory_store_shared shared;
     enum store_kind kind;
-    void *block; /* mapped: the store's, or what its port needs */
+    bool crowded; /* it is not open: all its places are taken, for now */
+    void *block;  /* mapped: the store's, or what its port needs */
     size_t block_bytes;
     void *layer; /* mapped: the faults' */
     size_t layer_bytes;

@@ -18,8 +18,7 @@
 #include "print.h"
 #include "store_files.h"
 
-#define EXIT_INPUT 2
-#define LINE_BYTES_MAX 4096u
+#define LINE_BYTES_MAX 8192u
 
 /* The longest list of keys. */
 #define LIST_BYTES_MAX ((size_t)1 << 30)
@@ -84,12 +83,13 @@ static bool make_room(struct store_rows *rows)
 static int refuse(const char *command, const char *where, uint32_t line,
                   const char *what)
 {
+    if (command == NULL) { return STORE_EXIT_INPUT; }
     if (line == 0) {
         store_say(command, "%s: %s", where, what);
     } else {
         store_say(command, "%s: line %" PRIu32 ": %s", where, line, what);
     }
-    return EXIT_INPUT;
+    return STORE_EXIT_INPUT;
 }
 
 int store_rows_add(const char *command, struct store_rows *rows,
@@ -197,7 +197,7 @@ int store_rows_read(const char *command, struct store_rows *rows,
 
     if (text == NULL) {
         store_say(command, "--keys-from %s: %s", path, strerror(errno));
-        return EXIT_INPUT;
+        return STORE_EXIT_INPUT;
     }
     while (at < bytes && result == 0) {
         char *end = memchr(text + at, '\n', bytes - at);
@@ -239,18 +239,18 @@ static int scan_one(const char *command, struct store_rows *rows,
 
     if (fstatat(at, name, &about, 0) != 0 || !S_ISREG(about.st_mode)) {
         store_say(command, "%s/%s: not a regular file", folder, name);
-        return EXIT_INPUT;
+        return STORE_EXIT_INPUT;
     }
     if (!store_file_key(name, key)) {
         store_say(command,
                   "%s/%s: not a key's file: %%, /, controls and a first dot "
                   "are written %%XX",
                   folder, name);
-        return EXIT_INPUT;
+        return STORE_EXIT_INPUT;
     }
     if (faccessat(at, name, R_OK, AT_EACCESS) != 0) {
         store_say(command, "%s/%s: %s", folder, name, strerror(errno));
-        return EXIT_INPUT;
+        return STORE_EXIT_INPUT;
     }
     result = store_rows_add(command, rows, folder, 0, key, strlen(key), &row);
     if (result == 0) { row->bytes = (uint64_t)about.st_size; }
@@ -265,7 +265,7 @@ int store_rows_scan(const char *command, struct store_rows *rows,
 
     if (directory == NULL) {
         store_say(command, "%s: %s", folder, strerror(errno));
-        return EXIT_INPUT;
+        return STORE_EXIT_INPUT;
     }
     while (result == 0) {
         struct dirent *entry = readdir(directory);
@@ -317,7 +317,7 @@ static int check_sorted(const char *command, struct store_row *const *order,
             store_say(command,
                       "%s: lines %" PRIu32 " and %" PRIu32 " are the same key",
                       where, order[i - 1]->line, order[i]->line);
-            return EXIT_INPUT;
+            return STORE_EXIT_INPUT;
         }
     }
     return 0;
@@ -349,7 +349,7 @@ static int mark(const char *command, struct store_row *const *all,
         if (at == all_count || strcmp(all[at]->key, wanted[i]->key) != 0) {
             store_say(command, "%s: line %" PRIu32 ": %s has no %s", where,
                       wanted[i]->line, from, wanted[i]->name);
-            return EXIT_INPUT;
+            return STORE_EXIT_INPUT;
         }
         all[at]->line = wanted[i]->line;
     }

@@ -10,6 +10,15 @@
 #include "cleat/dtype.h"
 #include "cleat/status.h"
 
+/* How the commands end. */
+enum store_exit {
+    STORE_EXIT_OK = 0,
+    STORE_EXIT_INPUT = 2,
+    STORE_EXIT_KEYS = 8, /* some keys failed */
+    STORE_EXIT_NOT_READY = 9,
+    STORE_EXIT_SIGNAL = 128 /* plus its number */
+};
+
 /* What has become of a key. */
 enum store_state {
     STORE_UNTOLD, /* nothing yet */
@@ -54,8 +63,8 @@ struct store_rows {
 /* Adds a row for prefix + name. `row` becomes it; where it lies may change with
  * the next one. `where` and `line`, for the error: the file that names it; line
  * 0 is not told.
- * Returns 0; 2 after one line on stderr: the key is empty, too long or has a
- * NUL in it, or there are too many. */
+ * Returns 0; 2 after one line on stderr, none where `command` is NULL: the key
+ * is empty, too long or has a NUL in it, or there are too many. */
 int store_rows_add(const char *command, struct store_rows *rows,
                    const char *where, uint32_t line, const char *name,
                    size_t name_bytes, struct store_row **row);

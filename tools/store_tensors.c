@@ -8,11 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define LENGTH_BYTES 8u
 #define TRAILER_BYTES 16u
 #define HEAD_BYTES_MAX \
     (LENGTH_BYTES + CLEAT_SAFETENSORS_HEADER_MAX + TRAILER_BYTES)
+
+static const char not_a_head[] = "its header is not one of a file";
 
 static const char magic[4] = {'C', 'L', 'T', 'S'};
 
@@ -90,8 +93,8 @@ static void close_file(struct store_tensors *tensors)
 }
 
 /* They cover the data in their order, with neither holes nor overlap. */
-static int add_tensors(struct store_job *job, struct store_tensors *tensors,
-                       const char *where)
+static int add_tensors(struct store_job *job, const char *command,
+                       struct store_tensors *tensors, const char *where)
 {
     struct cleat_tensor_source source = cleat_safetensors_source(
         &tensors->file);
@@ -104,7 +107,7 @@ static int add_tensors(struct store_job *job, struct store_tensors *tensors,
         int result;
 
         (void)source.describe(source.context, i, &tensor);
-        result = store_rows_add(job->command, &job->rows, where, 0, tensor.name,
+        result = store_rows_add(command, &job->rows, where, 0, tensor.name,
                                 tensor.name_bytes, &row);
         if (result != 0) { return result; }
         row->dtype = tensor.dtype;
@@ -131,9 +134,10 @@ int store_tensors_open(struct store_job *job, struct store_tensors *tensors)
     const void *map;
     uint64_t bytes;
     int result;
-    int code = store_file_map(AT_FDCWD, job->from, &map, &bytes);
+    int code;
 
     memset(tensors, 0, sizeof *tensors);
+    code = store_file_map(AT_FDCWD, job->from, &map, &bytes, &tensors->stamp);
     if (code != 0) {
         store_say(job->command, "--from %s: %s", job->from,
                   code == EINVAL ? "neither a file nor a folder"
@@ -146,7 +150,7 @@ int store_tensors_open(struct store_job *job, struct store_tensors *tensors)
         store_file_unmap(map, bytes);
         return STORE_EXIT_INPUT;
     }
-    result = add_tensors(job, tensors, job->from);
+    result = add_tensors(job, job->command, tensors, job->from);
     if (result == 0) { result = add_header(job, job->from); }
     if (result != 0) { store_tensors_close(job, tensors); }
     return result;
@@ -206,6 +210,13 @@ static void put_header(struct store_job *job, struct store_tensors *tensors,
     memcpy(head + bytes, magic, sizeof magic);
     put_number(head + bytes + 4, tensors->crc, 4);
     put_number(head + bytes + 8, tensors->bytes - tensors->data_at, 8);
+    /* Nobody is told that tensors are there which are of no file. */
+    if (store_file_changed(AT_FDCWD, job->from, &tensors->stamp)) {
+        store_row_fail_changed(job, &job->rows.each[index]);
+        job->rows.each[index].state = STORE_FAILED;
+        free(head);
+        return;
+    }
     job->rows.each[index].bytes = bytes + TRAILER_BYTES;
     store_batch_begin(job);
     add_row(job, index, head, bytes + TRAILER_BYTES);
@@ -289,39 +300,89 @@ static void refuse_head(struct store_job *job, enum cleat_status status,
     store_row_fail(&job->rows.each[0], status, 0);
 }
 
+/* A file's head at the start of as many bytes as the file has; but for the
+ * head, it is no memory. MAP_FAILED with errno. */
+static void *map_sparse(const unsigned char *head, uint64_t head_bytes,
+                        uint64_t bytes)
+{
+    void *map = mmap(NULL, (size_t)bytes, PROT_READ,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (map == MAP_FAILED) { return map; }
+    if (mprotect(map, (size_t)head_bytes, PROT_READ | PROT_WRITE) != 0) {
+        int code = errno;
+
+        (void)munmap(map, (size_t)bytes);
+        errno = code;
+        return MAP_FAILED;
+    }
+    memcpy(map, head, (size_t)head_bytes);
+    return map;
+}
+
+/* The rows of the tensors, if the head is that of a file of `bytes` bytes.
+ * Nothing is made before: what a head says may be anything. */
+static bool add_rows(struct store_job *job, const unsigned char *head,
+                     uint64_t head_bytes, uint64_t bytes)
+{
+    struct store_tensors tensors = {0};
+    struct cleat_error error = {0};
+    void *map = map_sparse(head, head_bytes, bytes);
+    bool is_one = false;
+
+    if (map == MAP_FAILED) {
+        refuse_head(job, CLEAT_CAPACITY, strerror(errno));
+        return false;
+    }
+    if (open_file(&tensors, job->rows.each[0].key, map, bytes, &error) !=
+            CLEAT_OK ||
+        tensors.data_at != head_bytes) {
+        refuse_head(job, CLEAT_MALFORMED,
+                    error.text[0] != '\0' ? error.text : not_a_head);
+    } else if (add_tensors(job, NULL, &tensors, "") != 0) {
+        job->rows.count = 1;
+        refuse_head(job, CLEAT_MALFORMED, "a tensor's name cannot be a key");
+    } else {
+        is_one = true;
+    }
+    close_file(&tensors);
+    (void)munmap(map, (size_t)bytes);
+    return is_one;
+}
+
 /* Makes the file as it was, but for its tensors' bytes. */
 static bool make_file(struct store_job *job, struct store_tensors *tensors,
                       struct store_file *file, int folder,
                       const unsigned char *head, uint64_t bytes)
 {
-    struct cleat_error error = {0};
+    struct store_going going = store_going(job);
     uint64_t data_bytes = get_number(head + bytes - 8, 8);
     uint64_t head_bytes = bytes - TRAILER_BYTES;
     int code;
 
-    if (data_bytes > INT64_MAX - head_bytes) {
-        refuse_head(job, CLEAT_MALFORMED, "its header is not one of a file");
+    if (data_bytes > INT64_MAX - head_bytes ||
+        data_bytes > SIZE_MAX / 2 - head_bytes) {
+        refuse_head(job, CLEAT_MALFORMED, not_a_head);
         return false;
     }
-    code = store_file_make(file, folder, head_bytes + data_bytes);
+    if (!add_rows(job, head, head_bytes, head_bytes + data_bytes)) {
+        return false;
+    }
+    code = store_file_make(file, folder, head_bytes + data_bytes, &going);
     if (code != 0) {
+        job->rows.count = 1; /* none of them was asked for */
         snprintf(job->error, sizeof job->error, "--to: %s", strerror(code));
-        store_row_fail_file(&job->rows.each[0], code);
+        if (code == ECANCELED) {
+            store_row_fail(&job->rows.each[0], store_may_go(job), 0);
+        } else {
+            store_row_fail_file(&job->rows.each[0], code);
+        }
         return false;
     }
     memcpy(file->map, head, (size_t)head_bytes);
-    if (open_file(tensors, job->rows.each[0].key, file->map, file->bytes,
-                  &error) != CLEAT_OK ||
-        tensors->data_at != head_bytes) {
-        refuse_head(job, CLEAT_MALFORMED,
-                    error.text[0] != '\0' ? error.text
-                                          : "its header is not one of a file");
-        return false;
-    }
-    if (add_tensors(job, tensors, job->rows.each[0].key) != 0) {
-        refuse_head(job, CLEAT_MALFORMED, "a tensor's name cannot be a key");
-        return false;
-    }
+    tensors->map = file->map;
+    tensors->bytes = file->bytes;
+    tensors->data_at = head_bytes;
     atomic_store(&job->watch.total, job->rows.count);
     return true;
 }
@@ -368,7 +429,6 @@ static void finish(struct store_job *job, struct store_tensors *tensors,
                     "the tensors are not those that their header was put with");
         return;
     }
-    close_file(tensors);
     code = store_file_publish(file, folder->fd, name, true);
     if (code == 0) { return; }
     snprintf(job->error, sizeof job->error, "--to: %s", strerror(code));
@@ -388,8 +448,12 @@ static void get_file(struct store_job *job, struct store_folder *folder,
         finish(job, &tensors, &file, folder, name,
                (uint32_t)get_number(head + bytes - 12, 4));
     }
-    close_file(&tensors);
     store_file_drop(&file, folder->fd, lent);
+}
+
+int store_get_tensors_begin(struct store_job *job)
+{
+    return add_header(job, "--to");
 }
 
 void store_get_tensors(struct store_job *job, struct store_folder *folder,
@@ -398,8 +462,6 @@ void store_get_tensors(struct store_job *job, struct store_folder *folder,
     unsigned char *head;
     uint64_t bytes = 0;
 
-    if (add_header(job, job->text) != 0) { return; }
-    atomic_store(&job->watch.total, job->rows.count);
     head = get_head(job, &bytes);
     if (head == NULL) { return; }
     if (bytes < LENGTH_BYTES + TRAILER_BYTES ||

@@ -24,6 +24,7 @@ struct store_tensors {
     const void *map;
     uint64_t bytes;
     uint64_t data_at; /* where the tensors' bytes begin */
+    struct store_stamp stamp;
     struct cleat_safetensors file;
     void *block;
     uint32_t crc; /* of the tensors' bytes, as far as it was digested */
@@ -36,8 +37,11 @@ void store_tensors_close(struct store_job *job, struct store_tensors *tensors);
 
 void store_put_tensors(struct store_job *job, struct store_tensors *tensors);
 
-/* Adds the rows, as they become known, and writes job->to: whole, or not at
- * all. `folder` is open, and `name` the file's in it. */
+/* Adds the row that is got first. Returns 0; 2 after one line. */
+int store_get_tensors_begin(struct store_job *job);
+
+/* Adds the other rows, as they become known, and writes job->to: whole, or not
+ * at all. `folder` is open, and `name` the file's in it. */
 void store_get_tensors(struct store_job *job, struct store_folder *folder,
                        const char *name);
 

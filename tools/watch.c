@@ -36,6 +36,14 @@ void watch_block_signals(void)
     (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
+void watch_let_signals(void)
+{
+    sigset_t set = signals();
+
+    (void)sigdelset(&set, SIGNAL_END);
+    (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
 static void clear_bar(void)
 {
     fprintf(stderr, "\r\033[K");
@@ -71,8 +79,11 @@ static void *watch_thread(void *context)
     for (;;) {
         int signal = sigtimedwait(&set, NULL, &tick);
 
-        if (signal == SIGNAL_END) { return NULL; }
-        if (signal > 0) {
+        if (signal == SIGNAL_END && atomic_load(&watch->ending)) {
+            return NULL;
+        }
+        /* One that somebody else sends means nothing. */
+        if (signal > 0 && signal != SIGNAL_END) {
             int none = 0;
 
             (void)atomic_compare_exchange_strong(&watch->signal, &none, signal);
@@ -80,12 +91,14 @@ static void *watch_thread(void *context)
         }
         /* Again and again: what there was to stop may only now have begun. */
         if (atomic_load(&watch->stopping)) { watch->stop(watch->context); }
+        if (watch->tick != NULL) { watch->tick(watch->context); }
         if (watch->bar) { draw_bar(watch); }
     }
 }
 
 bool watch_begin(struct watch *watch)
 {
+    atomic_store(&watch->ending, false);
     watch->bar = watch->done != NULL && isatty(STDERR_FILENO) != 0;
     watch->running = pthread_create(&watch->thread, NULL, watch_thread,
                                     watch) == 0;
@@ -95,6 +108,7 @@ bool watch_begin(struct watch *watch)
 void watch_end(struct watch *watch)
 {
     if (!watch->running) { return; }
+    atomic_store(&watch->ending, true);
     (void)pthread_kill(watch->thread, SIGNAL_END);
     (void)pthread_join(watch->thread, NULL);
     watch->running = false;

@@ -16,6 +16,8 @@ struct watch {
     /* The caller's. Called on the watching thread, again and again once a
      * signal has asked the command to stop. */
     void (*stop)(void *context);
+    /* The same, ten times a second from the beginning on; NULL: nothing. */
+    void (*tick)(void *context);
     void *context;
 
     /* For the bar, where standard error is a terminal. */
@@ -26,6 +28,7 @@ struct watch {
 
     atomic_bool stopping; /* a signal has come */
     atomic_int signal;    /* which came first; 0: none */
+    atomic_bool ending;   /* watch_end has been called */
     pthread_t thread;
     bool running;
     bool bar;
@@ -34,6 +37,10 @@ struct watch {
 /* Blocks SIGINT, SIGTERM, SIGHUP and SIGPIPE in this thread, and so in all
  * that it starts. Before any thread is started. */
 void watch_block_signals(void);
+
+/* Lets the first three end the process, as they did before: for what takes long
+ * and has nothing left to stop. After watch_end. */
+void watch_let_signals(void);
 
 /* Starts the thread. Returns false when there is none to be had. */
 bool watch_begin(struct watch *watch);

@@ -9,6 +9,7 @@
 """
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import pty
@@ -22,6 +23,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import uuid
@@ -687,8 +689,24 @@ class Tests:
                 values, report = done.report()
                 expect(done.code == 8, content, done)
                 expect(values[HEADER]["state"] == "failed", values)
+                # None is believed so far that its file is made.
+                expect(values[HEADER]["status"] == "MALFORMED", values)
                 expect(report["error"], "no word about it:", done)
                 expect(set(os.listdir(place.folder)) == {"in"}, "files left")
+
+    def a_header_with_a_name_that_is_no_key_is_refused(self):
+        content = tensors_file([("a", "U8", (2,)), ("x" * 1020, "U8", (3,)),
+                                ("z", "U8", (1,))])
+        with self.place() as place:
+            head = content[:-6] + b"CLTS" + b"\0" * 4 + struct.pack("<Q", 6)
+            place.put(place.values({HEADER: head}), "--prefix", "pppppp/")
+            done = place.get("--to", "o.safetensors", "--prefix", "pppppp/")
+            values, report = done.report()
+            expect(done.code == 8 and list(values) == ["pppppp/" + HEADER],
+                   done)
+            expect(values["pppppp/" + HEADER]["status"] == "MALFORMED", values)
+            expect("name" in report["error"], report)
+            expect(set(os.listdir(place.folder)) == {"in"}, "files left")
 
     def a_header_that_is_nearly_one_is_refused(self):
         with self.place() as place:
@@ -918,7 +936,154 @@ class Tests:
                     values, report = done.report()
                     expect(values["key03"]["state"] != "ok", values)
 
+    def a_signal_that_means_nothing_leaves_the_others_their_meaning(self):
+        with self.place() as place:
+            place.values(SOME)
+            process = place.start(
+                "put", "--store", place.store("bytes=8M"), "--from", "in",
+                "--report", "json", "--fault", "silence:1:key=key03")
+            wait_for(lambda: os.path.exists(place.segment), "no store")
+            wait_for(lambda: len(os.listdir(f"/proc/{process.pid}/task")) > 2,
+                     "no threads")
+            process.send_signal(signal.SIGUSR2)
+            # It is taken before the other, which has a higher number here.
+            wait_for(lambda: not pending(process.pid), "it is not taken")
+            process.send_signal(signal.SIGTERM)
+            done = place.finish(process)
+            expect(done.code == 128 + signal.SIGTERM, done)
+
+    def a_signal_ends_a_store_that_is_being_made(self):
+        with self.place() as place:
+            place.values(SOME)
+            for arguments in (("put", "--from", "in"),
+                              ("bench", "--keys", "1", "--bytes", "1")):
+                process = place.start(*arguments, "--store",
+                                      "memory:bytes=60T")
+                wait_for(lambda pid=process.pid: catches(pid, signal.SIGTERM),
+                         "no thread")
+                process.send_signal(signal.SIGTERM)
+                done = place.finish(process)
+                expect(done.code == 128 + signal.SIGTERM and
+                       (done.out, done.err) == ("", ""), arguments, done)
+
+    def the_deadline_ends_a_store_that_is_being_made(self):
+        with self.place() as place:
+            place.keys("a")
+            done = place.get("--keys-from", "keys", "--to", "out",
+                             "--deadline-s", "0.2", store="memory:bytes=60T")
+            expect(done.code == 9 and done.out == "", done)
+            expect("DEADLINE" in done.err, done)
+            expect(set(os.listdir(place.folder)) == {"keys"}, "left")
+
+    def the_deadline_ends_a_file_that_is_being_made(self):
+        with self.place() as place:
+            size = 3 << 30
+            content = {"t": {"dtype": "U8", "shape": [size],
+                             "data_offsets": [0, size]}}
+            text = json.dumps(content).encode()
+            head = (struct.pack("<Q", len(text)) + text + b"CLTS" + b"\0" * 4 +
+                    struct.pack("<Q", size))
+            place.put(place.values({HEADER: head}))
+            done = place.get("--to", "o.safetensors", "--deadline-s", "0.001")
+            values, _ = done.report()
+            expect(done.code == 8 and list(values) == [HEADER], done)
+            expect(values[HEADER]["status"] == "DEADLINE", values)
+            expect(set(os.listdir(place.folder)) == {"in"}, "files left")
+
+    def a_signal_ends_a_report_that_nobody_reads(self):
+        with self.place() as place:
+            place.put(place.values({"a": b"a"}))
+            place.keys(*(f"key{i}" for i in range(2000)))
+            process = place.start("exists", "--store", place.store(),
+                                  "--keys-from", "keys", "--report", "json")
+
+            def is_full():
+                size = bytearray(4)
+                fcntl.ioctl(process.stdout, termios.FIONREAD, size)
+                return struct.unpack("i", size)[0] >= 65536
+            wait_for(is_full, "no report")
+            process.send_signal(signal.SIGTERM)
+            expect(process.wait(harness.WATCHDOG_S) == -signal.SIGTERM,
+                   process.returncode)
+            process.communicate()
+
+    # ---- files that change ----
+
+    def late_put(self, place, *arguments):
+        """A put whose file is mapped, and is read again in a second."""
+        process = place.start("put", "--store", place.store("bytes=8M"),
+                              *arguments, "--report", "json", "--fault",
+                              "late-transient:1:1:1s")
+
+        def is_mapped():
+            with open(f"/proc/{process.pid}/maps", encoding="utf-8") as maps:
+                return "/theirs" in maps.read()
+        wait_for(is_mapped, "not mapped")
+        return process
+
+    def a_file_that_becomes_shorter_is_one_line(self):
+        with self.place() as place:
+            place.values({"theirs": b"x" * 100000})
+            process = self.late_put(place, "--from", "in")
+            os.truncate(place.path("in", "theirs"), 0)
+            done = place.finish(process)
+            expect(done.code == 128 + signal.SIGBUS and done.out == "", done)
+            expect("shorter" in done.err, done)
+            expect(not place.exists("theirs"), "half of it is there")
+
+    def a_file_that_is_written_to_while_it_is_put_has_failed(self):
+        with self.place() as place:
+            place.values({"theirs": b"x" * 100000})
+            process = self.late_put(place, "--from", "in")
+            with open(place.path("in", "theirs"), "r+b") as file:
+                file.write(b"yyyy")
+            done = place.finish(process)
+            values, report = done.report()
+            expect(done.code == 8, done)
+            expect(values["theirs"]["status"] == "IO", values)
+            expect(values["theirs"]["state"] == "unknown", values)
+            expect("written to" in report["error"], report)
+
+    def tensors_that_are_written_to_while_they_are_put_are_no_file(self):
+        with self.place() as place:
+            place.write("theirs", FILES["every dtype"])
+            process = self.late_put(place, "--from", "theirs")
+            with open(place.path("theirs"), "r+b") as file:
+                file.write(b"\xff" * 8)
+            done = place.finish(process)
+            values, _ = done.report()
+            expect(done.code == 8, done)
+            expect(values[HEADER]["status"] == "IO", values)
+            expect(HEADER not in place.exists(HEADER), "it is there")
+
+    def a_file_that_does_not_say_how_large_it_is_is_not_put_as_nothing(self):
+        with self.place() as place:
+            os.mkdir(place.path("in"))
+            os.symlink("/proc/version", place.path("in", "v"))
+            done = place.put("in")
+            values, _ = done.report()
+            expect(done.code == 8 and values["v"]["status"] == "IO", done)
+
     # ---- not ready ----
+
+    def a_hundred_that_have_a_store_open_keep_no_other_out(self):
+        with self.place() as place:
+            place.put(place.values(SOME))
+            keys = place.keys("key01")
+            held = [place.start("get", "--store", place.store(), "--keys-from",
+                                keys, "--fault", "silence:1")
+                    for _ in range(80)]
+            try:
+                wait_for(lambda: all(
+                    threads(process.pid) > 2 for process in held), "not open")
+                process = place.start("get", "--store", place.store(),
+                                      "--keys-from", keys)
+                _, err = process.communicate(timeout=harness.WATCHDOG_S)
+                expect(process.returncode == 0, err)
+            finally:
+                for process in held:
+                    process.kill()
+                    process.communicate()
 
     def a_store_that_is_not_there_is_not_ready(self):
         with self.place() as place:
@@ -1041,8 +1206,13 @@ class Tests:
                      "in"], cwd=place.folder, stdout=full, text=True,
                     stderr=subprocess.PIPE, check=False,
                     timeout=harness.WATCHDOG_S)
-            expect(process.returncode == 2, process)
+            # It was done; but who would know?
+            expect(process.returncode == 8, process)
             expect("standard output" in process.stderr, process)
+            with open("/dev/full", "w", encoding="utf-8") as full:
+                done = place.run("put", "--store", "memory", "--from", "in",
+                                 "--fault", "permanent:1", stdout=full)
+            expect(done.code == 8 and "keys failed" in done.err, done)
 
     # ---- on a terminal ----
 
@@ -1100,6 +1270,21 @@ class Tests:
             expect(done.code == 8, done)
             expect(json.loads(done.out)["without"]["failed"] > 0, done)
 
+    def a_signal_ends_bench_and_what_it_put_is_gone(self):
+        with self.place() as place:
+            process = place.start("bench", "--store", place.store("bytes=64M"),
+                                  "--keys", "20000", "--bytes", "1K",
+                                  "--fail-rate", "0.5")
+            wait_for(lambda: os.path.exists(place.segment), "no store")
+            wait_for(lambda: threads(process.pid) > 10, "no threads")
+            process.send_signal(signal.SIGINT)
+            done = place.finish(process)
+            expect(done.code == 128 + signal.SIGINT and
+                   (done.out, done.err) == ("", ""), done)
+            keys = [f"cleat/bench/{process.pid}/{turn}/{i}"
+                    for turn in range(8) for i in range(0, 20000, 100)]
+            expect(not place.exists(*keys), "left in the store")
+
     # ---- bad input ----
 
     def bad_input(self, row):
@@ -1146,6 +1331,34 @@ class Tests:
             expect(done.code == 2 and done.out == "", done)
             expect(("port/mooncake" if self.no_mooncake else "nowhere.so")
                    in done.err, done)
+
+
+def wait_for(holds, what):
+    end = time.monotonic() + harness.WATCHDOG_S
+    while not holds():
+        expect(time.monotonic() < end, what)
+        time.sleep(0.01)
+
+
+def threads(pid):
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def status_mask(pid, name):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+        for line in status:
+            if line.startswith(name):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def pending(pid):
+    return status_mask(pid, "ShdPnd:")
+
+
+def catches(pid, number):
+    """It is blocked, and a thread waits for it."""
+    return threads(pid) > 1 and status_mask(pid, "SigBlk:") >> (number - 1) & 1
 
 
 def limit_files():
@@ -1268,6 +1481,8 @@ def bad_input(place):
     yield (*put, "--seed", "x"), ("--seed",)
     yield (*put, "--prefix", ""), ("--prefix",)
     yield (*put, "--prefix", "p" * 1020), ("1025", "1023")
+    yield ("get", *store, "--to", "o.safetensors", "--prefix", "p" * 1015), (
+        "1027", "1023")
     # the string of a store
     for text, words in (
             ("", ("--store",)),
@@ -1289,6 +1504,8 @@ def bad_input(place):
             ("memory:shared=.x,bytes=8M", ("shared=.x",)),
             ("memory:no\x1b[2Jsuch=1", ("no?[2Jsuch",)),
             ("memory:" + "x" * 5000, ("4095",)),
+            ("memory:" + "x" * 253 + "=1", ("no option xxx",)),
+            ("memory:" + "x" * 3900, ("no option xxx", "shared, keys")),
             ("mooncake:colour=red", ("colour", "library, master")),
             ("mooncake:replicas=0", ("replicas=0",)),
             ("mooncake:hard-pin=yes", ("hard-pin",)),
@@ -1381,7 +1598,7 @@ def main():
     arguments = parser.parse_args()
     cleat = os.path.abspath(arguments.cleat)
     tests = Tests(cleat, arguments.no_mooncake)
-    helpers = ("place", "fault", "bad_input", "safetensors")
+    helpers = ("place", "fault", "bad_input", "safetensors", "late_put")
     cells = [f"fault {i}" for i in range(len(FAULTS))]
     cells += [f"bad_input {i}" for i in range(count_bad_input(cleat))]
     cells += [f"safetensors {name}" for name in FILES]
