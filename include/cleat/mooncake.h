@@ -15,7 +15,8 @@
  * in a child after a fork. A cluster without memory is not ready:
  * CLEAT_CAPACITY. The set-up cannot be bounded: without a master it takes up to
  * 90 s. A try that fails removes its key; where the deadline comes before that,
- * or the remove fails, the key, of 160 bytes, is left in the cluster.
+ * the remove fails or the process is killed, the key, of 160 bytes, is left in
+ * the cluster.
  *
  * What an operation is, and says:
  *

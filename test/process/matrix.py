@@ -120,10 +120,17 @@ class Cluster:
             self.call("start", "segment_bytes=64000000")
         return self
 
-    def expect_swept(self):
+    def expect_swept(self, cell):
         facts = dict(line.split(" ", 1)
                      for line in self.call("facts").splitlines())
-        expect(facts["objects"] == "0", "objects left:", facts)
+        # Who is killed while it makes sure that the store is ready leaves the
+        # key with which it does that (cleat/mooncake.h); a bring-up that fails
+        # kills them all.
+        ended = cell.step == "start" and cell.kind in ("kill", "stop")
+        most = 4 if ended else 0
+        left = int(facts["objects"])
+        expect(left <= most and facts["used_bytes"] == str(160 * left),
+               "objects left:", facts)
 
     def __exit__(self, *unused):
         if self.fake:
@@ -169,7 +176,7 @@ class Runner:
             check_attempts(cell, report)
             expect(report["transport"] == transport, report["transport"])
             if self.fake:
-                cluster.expect_swept()
+                cluster.expect_swept(cell)
             elif transport != "shm":
                 job.expect_store_swept()
             job.expect_nothing_left()
