@@ -186,7 +186,7 @@ static void assert_batch(void)
     }
 }
 
-/* ---- the seed's cases ---------------------------------------------------- */
+/* ---- what always comes up ---------------------------------------------- */
 
 static void what_works_at_once_is_sent_once(void **state)
 {

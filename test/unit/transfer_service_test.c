@@ -96,7 +96,7 @@ static void open_plain(void)
     open_with(NULL, 0);
 }
 
-/* ---- the seed's cases ---------------------------------------------------- */
+/* ---- what always comes up ---------------------------------------------- */
 
 static void all_goes_well_at_the_first_try(void **state)
 {

@@ -145,7 +145,7 @@ static struct cleat_transfer_totals totals(struct fixture *f)
     return cleat_transfer_count(f->t);
 }
 
-/* --- the seed's cases ------------------------------------------------------
+/* --- what always comes up ------------------------------------------------
  */
 
 static void first_try_success_is_one_call_and_nothing_again(void **state)
