@@ -357,6 +357,14 @@ static bool run_round(struct bench *bench, uint32_t round, uint32_t which,
         return false;
     }
     atomic_store(&bench->removing, true);
+    /* After a stop a put may be under way still: not to be removed before it
+     * has come. */
+    for (uint32_t i = 0; i < atomic_load(&bench->services); i++) {
+        uint64_t end_ns = cleat_time_add(
+            bench->clock.now_ns(bench->clock.context), REMOVE_NS);
+
+        (void)cleat_transfer_drain(bench->service[i], end_ns, NULL);
+    }
     if (!do_all(bench, 0, CLEAT_TRANSFER_REMOVE, &removed, &unused_ns)) {
         return false;
     }
