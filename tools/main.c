@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "gpu.h"
 #include "options.h"
 #include "store.h"
 #include "sync.h"
@@ -28,7 +29,8 @@ static const char usage[] =
     "  store bench    measures a store\n"
     "  tools list     lists the tools that a config's servers offer\n"
     "  tools call     calls one\n"
-    "  tools watch    prints each change of them\n";
+    "  tools watch    prints each change of them\n"
+    "  gpu info       says which GPUs there are and what they can do\n";
 
 static const struct {
     const char *name;
@@ -37,6 +39,7 @@ static const struct {
     {"weights", cleat_tool_weights}, {"sync", cleat_tool_sync},
     {"engine", cleat_tool_engine},   {"trainer", cleat_tool_trainer},
     {"tools", cleat_tool_tools},     {"store", cleat_tool_store},
+    {"gpu", cleat_tool_gpu},
 };
 
 /* A file opened later must not take the place of a closed standard stream: it
@@ -56,7 +59,7 @@ int main(int argc, char **argv)
     (void)signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         return options_fail("cleat", "expected a command: weights, sync, "
-                                     "engine, trainer, store or tools");
+                                     "engine, trainer, store, tools or gpu");
     }
     if (strcmp(argv[1], "--help") == 0) {
         fputs(usage, stdout);
@@ -69,6 +72,6 @@ int main(int argc, char **argv)
     }
     return options_fail("cleat",
                         "%s: there is no such command; expected weights, "
-                        "sync, engine, trainer, store or tools",
+                        "sync, engine, trainer, store, tools or gpu",
                         argv[1]);
 }

@@ -35,6 +35,7 @@
 #include "cleat/worker.h"
 
 /* the ports */
+#include "cleat/cuda.h"
 #include "cleat/linux.h"
 #include "cleat/linux_child.h"
 #include "cleat/linux_worker.h"
@@ -46,6 +47,7 @@
 #include "cleat/memory_store.h"
 #include "cleat/memory_tensors.h"
 #include "cleat/mooncake.h"
+#include "cleat/nccl.h"
 #include "cleat/safetensors.h"
 #include "cleat/service.h"
 #include "cleat/store_faults.h"

@@ -95,6 +95,19 @@ cleat_memory_receiver_open(void *block, size_t bytes,
                            struct cleat_transport_receiver *out,
                            struct cleat_error *error);
 
+/* Looks for bucket `bucket` without waiting: the next one, or one that the
+ * sender has published ahead of it. *data stays as it is until that bucket is
+ * acknowledged. Another thread than the receiver's may look, but not during a
+ * join, a leave or the close.
+ *   data, bytes, crc  as the transport's wait; bytes and crc may be NULL
+ * Returns CLEAT_OK; CLEAT_PENDING: not published yet; CLEAT_GROUP_FAILED,
+ * CLEAT_PEER_STALE, CLEAT_CORRUPT as the transport's wait; CLEAT_STATE when not
+ * joined. */
+enum cleat_status
+cleat_memory_receiver_peek(const struct cleat_transport_receiver *receiver,
+                           uint32_t bucket, const void **data, uint64_t *bytes,
+                           uint32_t *crc);
+
 void cleat_memory_receiver_close(struct cleat_transport_receiver *receiver);
 
 #ifdef __cplusplus

@@ -854,6 +854,25 @@ receiver_wait(struct cleat_transport_receiver_context *r, uint32_t bucket,
     }
 }
 
+enum cleat_status
+cleat_memory_receiver_peek(const struct cleat_transport_receiver *receiver,
+                           uint32_t bucket, const void **data, uint64_t *bytes,
+                           uint32_t *crc)
+{
+    const struct cleat_transport_receiver_context *r = receiver->context;
+    uint64_t any_bytes;
+    uint32_t any_crc;
+    uint64_t head;
+
+    if (!r->joined) { return CLEAT_STATE; }
+    head = atomic_load_explicit(head_of(r->data), memory_order_acquire);
+    if (head >> 32 != r->tag) { return CLEAT_PEER_STALE; }
+    if ((uint32_t)head == COUNT_FINISHED) { return CLEAT_GROUP_FAILED; }
+    if ((uint32_t)head <= bucket) { return CLEAT_PENDING; }
+    return receiver_open(r, bucket, data, bytes != NULL ? bytes : &any_bytes,
+                         crc != NULL ? crc : &any_crc);
+}
+
 static enum cleat_status
 receiver_ack(struct cleat_transport_receiver_context *r, uint32_t bucket,
              enum cleat_status status)

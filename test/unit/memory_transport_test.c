@@ -179,6 +179,40 @@ static void expect_acked(struct pair *p, uint32_t receiver, uint32_t count,
     assert_int_equal(said, status);
 }
 
+static void a_bucket_ahead_of_the_next_can_be_looked_at(void **state)
+{
+    const void *data = NULL;
+    uint64_t bytes = 0;
+    uint32_t crc = 0;
+
+    (void)state;
+    prepare(&pair, 1);
+    assert_int_equal(
+        cleat_memory_receiver_peek(&pair.receiver, 0, &data, &bytes, &crc),
+        CLEAT_STATE);
+    assert_int_equal(join_with(&pair, &pair.ticket, 2), CLEAT_OK);
+    publish(&pair, 0, "zero");
+    publish(&pair, 1, "one");
+    assert_int_equal(
+        cleat_memory_receiver_peek(&pair.receiver, 1, &data, &bytes, &crc),
+        CLEAT_OK);
+    assert_string_equal(data, "one");
+    assert_int_equal(bytes, 4);
+    assert_int_equal(crc, 78);
+    assert_int_equal(
+        cleat_memory_receiver_peek(&pair.receiver, 2, &data, NULL, NULL),
+        CLEAT_PENDING);
+    (void)expect_bucket(&pair, 0, "zero"); /* it is still the next */
+    pair.sender.finish(pair.sender.context);
+    assert_int_equal(
+        cleat_memory_receiver_peek(&pair.receiver, 1, &data, NULL, NULL),
+        CLEAT_GROUP_FAILED);
+    prepare(&pair, 2);
+    assert_int_equal(
+        cleat_memory_receiver_peek(&pair.receiver, 1, &data, NULL, NULL),
+        CLEAT_PEER_STALE);
+}
+
 static void buckets_travel_and_acknowledgements_come_back(void **state)
 {
     (void)state;
@@ -652,6 +686,7 @@ static void zero_means_the_default_that_the_header_tells(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_bucket_ahead_of_the_next_can_be_looked_at),
         TEST(buckets_travel_and_acknowledgements_come_back),
         TEST(a_receiver_cannot_write_to_the_data),
         TEST(a_wait_ends_at_its_deadline_or_by_a_wake),

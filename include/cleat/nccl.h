@@ -1,0 +1,198 @@
+/* Cleat: buckets between GPUs, over NCCL. SPDX-License-Identifier: Apache-2.0
+ *
+ * A transport (cleat/transport.h) whose bytes travel from the sender's GPU to
+ * the receivers' GPUs through NCCL, `libnccl.so.2`, 2.19 or newer, which is
+ * loaded when an end is opened. NCCL carries payload and nothing else: who
+ * belongs to the group, which generation it is, how long a bucket is and what
+ * its CRC32C is, who has acknowledged what, go through shared memory that the
+ * ticket brings (cleat/memory.h). So all members are processes of one machine
+ * (or of one container that shares descriptors).
+ *
+ *     sender   fill ▶ pinned slot ▶ device slot ▶ ══ NCCL ══▶ device slot
+ *                                                       ▶ pinned slot ▶ wait
+ *
+ * A bucket's slot is pinned memory of the host, as the contract of a transport
+ * asks, staged through a slot on the device. CRC32C is taken by whoever fills
+ * and by whoever receives, on the host's side of the staging.
+ *
+ * With `on_device` an end has no pinned slots: the `data` of the sender's
+ * `slot` and of the receiver's `wait` is then an address of the device, as a
+ * uint64_t in a pointer, for a source or a sink that copies there by itself
+ * (with a cleat_cuda of its own on the same device). The sender's source must
+ * have finished writing before `publish`, the sink reading before `ack`. Nobody
+ * can take a CRC32C of it on the host: give 0 and do not check, and say in the
+ * report that the digest was skipped. The other ends may stage or not.
+ *
+ * Two threads a device are made by open. The *owner* makes every call of CUDA
+ * and of NCCL, with communicators that do not block; the *reaper* makes
+ * ncclCommAbort, which always blocks. Nobody else calls either library, so a
+ * call that does not come back stops one of these threads and no caller: every
+ * function here waits at most until its deadline, and says CLEAT_DEVICE_LOST
+ * at once when the device is. port/nccl/README.md lists each call, why it may
+ * hang, and what bounds it.
+ *
+ * The group is formed in `group` and `join`, and kept from one generation to
+ * the next when every receiver has acknowledged every bucket and the next
+ * generation has as many receivers. Otherwise it is left: revoked where the
+ * library can (2.28.7), aborted, and a fresh one formed with a fresh id. A
+ * receiver that is given a ticket for a group that it does not belong to (it
+ * was restarted meanwhile) says CLEAT_GROUP_FAILED at once, and the next
+ * attempt has a fresh group. NCCL leaks a thread, a socket and some memory
+ * each time, so a process may do it builds_max times; then `prepare`, `group`
+ * and `join` return CLEAT_LIMIT and the process must be restarted.
+ *
+ * One dead receiver stops the group, for all: NCCL cannot go on without it. So
+ * where the shared-memory transport drops a receiver, this one fails the
+ * attempt, and the next is made with those that remain.
+ *
+ * CLEAT_DEVICE_LOST is terminal: no call into CUDA or NCCL is made any more,
+ * also none that frees. The process should report it and leave by _exit, for
+ * both libraries wait for the device at exit.
+ *
+ * Our code allocates nothing after open. NCCL allocates and starts threads in
+ * every call on a communicator that does not block (ncclGroupEnd,
+ * ncclCommInitRankConfig, ncclCommRevoke, ncclCommAbort) and in
+ * ncclGetUniqueId; it raises RLIMIT_NOFILE.
+ *
+ * Of the environment NCCL reads, the host decides. Advised: NCCL_NVLS_ENABLE=0
+ * (a rebuilt group may hang on resources that differ between ranks) and
+ * NCCL_RAS_ENABLE=0 (a thread and a TCP port).
+ */
+#ifndef CLEAT_NCCL_H
+#define CLEAT_NCCL_H
+
+#include "cleat/transport.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CLEAT_NCCL_LIBRARY "libnccl.so.2"
+#define CLEAT_NCCL_VERSION_MIN 21900
+#define CLEAT_NCCL_GROUP_ABORT 22200   /* aborts several at once, in a group */
+#define CLEAT_NCCL_SEVERAL_RANKS 23003 /* NCCL_MULTI_RANK_GPU_ENABLE */
+#define CLEAT_NCCL_ID_BYTES 128
+
+#define CLEAT_NCCL_BUCKET_BYTES_DEFAULT (UINT64_C(512) << 20)
+#define CLEAT_NCCL_SLOTS_DEFAULT 3u
+#define CLEAT_NCCL_SLOTS_MAX 8u
+#define CLEAT_NCCL_RECEIVERS_DEFAULT 8u
+#define CLEAT_NCCL_RECEIVERS_MAX 64u
+
+/* How a bucket gets to the receivers. */
+enum cleat_nccl_topology {
+    CLEAT_NCCL_BROADCAST, /* ncclBroadcast: each receiver passes it on, the
+                             sender's link carries it once. The default */
+    CLEAT_NCCL_FAN_OUT    /* one group of ncclSend from the sender to each: its
+                             link carries it once a receiver */
+};
+
+/* Zero means the default. */
+struct cleat_nccl_config {
+    const char *cuda_library; /* NULL: libcuda.so.1 */
+    const char *nccl_library; /* NULL: libnccl.so.2 */
+    uint64_t bucket_bytes;    /* the largest bucket, as much device memory and
+                                 as much pinned memory a slot. 512 MiB */
+    uint32_t slots_count;     /* ≤ 8. 3 */
+    uint32_t receivers_max;   /* sender: 1 … 64. 8 */
+    uint32_t device;          /* the CUDA device. 0 */
+    uint32_t topology;        /* sender: enum cleat_nccl_topology */
+    uint32_t builds_max;      /* groups and ids a process may use up. 64 */
+    uint32_t on_device;       /* 1: no staging on the host; see below */
+    uint64_t bucket_ns; /* how long NCCL may take for one bucket, from when its
+                           turn has come. 10 s */
+    uint64_t call_ns;   /* how long a call that must not block may take, before
+                           the device counts as lost. 5 s */
+    uint64_t revoke_ns; /* how long to wait for ncclCommRevoke. 2 s;
+                           CLEAT_NONE: it is not used */
+    uint64_t abort_ns;  /* how long for ncclCommAbort, before the device counts
+                           as lost. 10 s */
+    uint64_t drain_ns;  /* how long until the streams are idle after it,
+                           likewise. 2 s */
+};
+
+/* Bytes of block for either end. */
+#define CLEAT_NCCL_BYTES 16384u
+
+/* Opens an end: loads both libraries, opens the device, makes the slots, starts
+ * the two threads. May take as long as the driver likes.
+ *   block   aligned to 64, at least CLEAT_NCCL_BYTES; must stay where it is
+ *           until close, and for ever when close says CLEAT_DEVICE_LOST
+ *   config  copied
+ *   out     filled
+ * Returns CLEAT_OK; CLEAT_INVALID with the argument's number in error->index;
+ * CLEAT_TOO_SMALL with the bytes needed in error->offset; CLEAT_UNSUPPORTED: a
+ * library was not found, is too old, or lacks a symbol: the text names what
+ * was looked for and found; CLEAT_IO: no thread, no shared memory; what
+ * cleat_cuda_open returns. On error nothing is held but loaded libraries.
+ *
+ * Of the contract's functions:
+ *   prepare  CLEAT_LIMIT: builds_max; CLEAT_GROUP_FAILED: no id could be made;
+ *            CLEAT_DEVICE_LOST. Waits for ncclGetUniqueId, which talks to
+ *            nobody, at most call_ns and, while an abort is going on, no longer
+ *   group    CLEAT_LIMIT, CLEAT_DEVICE_LOST in addition. Waits for the group
+ *            before it to be left, too
+ *   publish  waits, at most call_ns, for the end of what its slot was used for
+ *            before
+ *   acked    CLEAT_GROUP_FAILED or CLEAT_DEVICE_LOST in *status, of every
+ *            receiver, when the group is broken
+ *   join     CLEAT_LIMIT also for larger buckets than this end was opened for;
+ *            CLEAT_PEER_STALE: the receiver has belonged to a newer group;
+ *            CLEAT_DEVICE_LOST
+ *   wait     CLEAT_DEVICE_LOST in addition */
+enum cleat_status cleat_nccl_sender_open(void *block, size_t bytes,
+                                         const struct cleat_nccl_config *config,
+                                         struct cleat_transport_sender *out,
+                                         struct cleat_error *error);
+enum cleat_status cleat_nccl_receiver_open(
+    void *block, size_t bytes, const struct cleat_nccl_config *config,
+    struct cleat_transport_receiver *out, struct cleat_error *error);
+
+/* Leaves the group, ends the threads and frees everything. Waits at most
+ * revoke_ns + abort_ns + drain_ns, and then for the driver to free.
+ * Returns CLEAT_OK; CLEAT_DEVICE_LOST: nothing was freed, a thread may still be
+ * inside a library, leave by _exit. Closing twice is CLEAT_OK. */
+enum cleat_status
+cleat_nccl_sender_close(struct cleat_transport_sender *sender);
+enum cleat_status
+cleat_nccl_receiver_close(struct cleat_transport_receiver *receiver);
+
+/* What has become of the group, for a log or a report. */
+struct cleat_nccl_account {
+    const char *state;     /* "quiesced", "building", "healthy", "revoking",
+                              "aborting", "draining", "lost". Static */
+    enum cleat_status why; /* what the last stop began with, or CLEAT_OK */
+    uint32_t version;      /* of NCCL: 22809 is 2.28.9 */
+    uint32_t builds;       /* groups formed or tried */
+    uint32_t ids;          /* ids made: each has leaked a thread and a socket */
+    uint32_t stops;        /* groups left */
+    uint32_t depth_leaked; /* group levels that NCCL had left open */
+    uint32_t late;         /* results that came after their deadline */
+    int32_t code;          /* the last error of NCCL's or CUDA's; 0: none */
+};
+void cleat_nccl_sender_account(const struct cleat_transport_sender *sender,
+                               struct cleat_nccl_account *account);
+void cleat_nccl_receiver_account(
+    const struct cleat_transport_receiver *receiver,
+    struct cleat_nccl_account *account);
+
+/* ---- what there is ---- */
+
+struct cleat_nccl_info {
+    uint32_t version;       /* 22809: 2.28.9 */
+    uint32_t revoke;        /* 1: ncclCommRevoke: a stop that can be polled */
+    uint32_t group_abort;   /* 1: several communicators aborted in one group */
+    uint32_t several_ranks; /* 1: several ranks on one GPU, if asked for */
+};
+
+/* Loads the library and looks. No GPU is needed.
+ *   library  NULL: CLEAT_NCCL_LIBRARY
+ * Returns CLEAT_OK; CLEAT_UNSUPPORTED as cleat_nccl_sender_open. */
+enum cleat_status cleat_nccl_look(const char *library,
+                                  struct cleat_nccl_info *info,
+                                  struct cleat_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,368 @@
+/* Cleat: the sender's end of the NCCL transport. SPDX-License-Identifier:
+ * Apache-2.0 */
+#define _GNU_SOURCE
+#include <string.h>
+
+#include "engine.h"
+#include "ticket.h"
+
+struct cleat_transport_sender_context {
+    struct nccl_engine engine;
+    struct cleat_transport_sender control; /* over shared memory */
+    uint64_t generation;
+    uint32_t receivers_count;
+    uint32_t published;
+    bool running; /* between prepare and finish */
+    bool reuses;  /* the group was formed in an earlier generation */
+    _Alignas(64) unsigned char control_block[CLEAT_MEMORY_SENDER_BYTES];
+};
+
+_Static_assert(sizeof(struct cleat_transport_sender_context) <=
+                   CLEAT_NCCL_BYTES,
+               "CLEAT_NCCL_BYTES is enough");
+
+/* ---- a generation's end ---- */
+
+/* Every receiver has acknowledged every bucket, and there were some. */
+static bool all_acked(struct cleat_transport_sender_context *s)
+{
+    for (uint32_t i = 0; i < s->receivers_count; i++) {
+        enum cleat_status status = CLEAT_OK;
+        uint32_t buckets_acked = 0;
+
+        if (s->control.acked(s->control.context, i, &buckets_acked, &status) !=
+                CLEAT_OK ||
+            status != CLEAT_OK || buckets_acked != s->published) {
+            return false;
+        }
+    }
+    return s->published != 0;
+}
+
+/* With the lock held. What was sent has been received by all, so our own end
+ * of it is a matter of moments. */
+static bool settles(struct nccl_engine *engine)
+{
+    uint64_t deadline_ns = cleat_time_add(nccl_now_ns(),
+                                          engine->stop.config.call_ns);
+
+    while (nccl_is_healthy(engine)) {
+        while (engine->first != engine->next &&
+               nccl_op_at(engine, engine->first)->state == NCCL_OP_DONE) {
+            nccl_op_at(engine, engine->first)->state = NCCL_OP_FREE;
+            engine->first++;
+        }
+        if (engine->first == engine->next) { return true; }
+        if (!nccl_wait(engine, deadline_ns)) { return false; }
+    }
+    return false;
+}
+
+static void sender_finish(struct cleat_transport_sender_context *s)
+{
+    bool clean;
+
+    if (!s->running) { return; }
+    clean = all_acked(s);
+    s->running = false;
+    s->control.finish(s->control.context);
+    nccl_lock(&s->engine);
+    if (!clean || !settles(&s->engine)) {
+        nccl_stop(&s->engine, CLEAT_GROUP_FAILED);
+    }
+    nccl_unlock(&s->engine);
+}
+
+/* ---- prepare ---- */
+
+/* With the lock held: an id for a fresh group. */
+static enum cleat_status take_id(struct nccl_engine *engine)
+{
+    engine->id_wanted = !engine->id_ready;
+    engine->id_status = engine->id_ready ? CLEAT_OK : CLEAT_PENDING;
+    nccl_changed(engine);
+    while (engine->id_status == CLEAT_PENDING) {
+        if (nccl_is_lost(engine)) { return CLEAT_DEVICE_LOST; }
+        (void)nccl_wait(engine, CLEAT_NEVER); /* the machine's deadlines end
+                                                 it: an id's call has one, and
+                                                 so has what goes before it */
+    }
+    if (engine->id_status != CLEAT_OK) { return engine->id_status; }
+    engine->id_ready = false;
+    return CLEAT_OK;
+}
+
+/* With the lock held. */
+static enum cleat_status choose_group(struct cleat_transport_sender_context *s,
+                                      uint32_t ranks)
+{
+    struct nccl_engine *engine = &s->engine;
+    enum cleat_status status;
+    uint64_t epoch;
+
+    if (nccl_is_lost(engine)) { return CLEAT_DEVICE_LOST; }
+    s->reuses = nccl_is_healthy(engine) && engine->group.ranks == ranks;
+    if (s->reuses) {
+        engine->first = 0;
+        engine->next = 0;
+        return CLEAT_OK;
+    }
+    nccl_stop(engine, CLEAT_GROUP_FAILED);
+    status = take_id(engine);
+    if (status != CLEAT_OK) { return status; }
+    /* Later than any group's of this machine, whoever formed it. */
+    epoch = nccl_now_ns();
+    if (epoch <= engine->group.epoch) { epoch = engine->group.epoch + 1; }
+    engine->group.epoch = epoch;
+    engine->group.id = engine->id_made;
+    engine->group.ranks = ranks;
+    engine->group.rank = 0;
+    engine->group.topology = engine->config.topology;
+    return CLEAT_OK;
+}
+
+static enum cleat_status
+sender_prepare(struct cleat_transport_sender_context *s, uint64_t generation,
+               uint32_t receivers_count, struct cleat_transport_ticket *ticket)
+{
+    struct cleat_transport_ticket inner;
+    enum cleat_status status;
+
+    if (receivers_count == 0 || ticket == NULL ||
+        receivers_count > s->engine.config.receivers_max) {
+        return CLEAT_INVALID;
+    }
+    sender_finish(s);
+    status = s->control.prepare(s->control.context, generation, receivers_count,
+                                &inner);
+    if (status != CLEAT_OK) { return status; }
+    nccl_lock(&s->engine);
+    s->engine.woken = false;
+    status = choose_group(s, receivers_count + 1);
+    if (status == CLEAT_OK) {
+        nccl_ticket_write(ticket, &s->engine.group, !s->reuses,
+                          s->engine.config.bucket_bytes, &inner);
+    }
+    nccl_unlock(&s->engine);
+    if (status != CLEAT_OK) {
+        s->control.finish(s->control.context);
+        return status;
+    }
+    s->generation = generation;
+    s->receivers_count = receivers_count;
+    s->published = 0;
+    s->running = true;
+    return CLEAT_OK;
+}
+
+static enum cleat_status sender_group(struct cleat_transport_sender_context *s,
+                                      uint64_t deadline_ns)
+{
+    enum cleat_status status;
+
+    if (!s->running) { return CLEAT_STATE; }
+    nccl_lock(&s->engine);
+    status = nccl_form(&s->engine, deadline_ns);
+    nccl_unlock(&s->engine);
+    return status;
+}
+
+/* ---- buckets ---- */
+
+static enum cleat_status sender_slot(struct cleat_transport_sender_context *s,
+                                     uint32_t slot, void **data,
+                                     uint64_t *bytes_max)
+{
+    if (slot >= s->engine.config.slots_count) { return CLEAT_INVALID; }
+    *data = nccl_place(&s->engine, slot);
+    *bytes_max = s->engine.config.bucket_bytes;
+    return CLEAT_OK;
+}
+
+/* With the lock held: why the group cannot be used. */
+static enum cleat_status broken(struct nccl_engine *engine)
+{
+    if (nccl_is_lost(engine)) { return CLEAT_DEVICE_LOST; }
+    return nccl_is_healthy(engine) ? CLEAT_OK : CLEAT_GROUP_FAILED;
+}
+
+/* With the lock held: waits until the slot's last bucket is done with, and asks
+ * for this one. */
+static enum cleat_status enqueue(struct nccl_engine *engine, uint32_t bucket,
+                                 uint64_t bytes)
+{
+    uint64_t deadline_ns = cleat_time_add(nccl_now_ns(),
+                                          engine->stop.config.call_ns);
+    struct nccl_op *op = nccl_op_at(engine, bucket);
+
+    while (nccl_is_healthy(engine) && op->state != NCCL_OP_FREE) {
+        if (engine->first != engine->next &&
+            nccl_op_at(engine, engine->first)->state == NCCL_OP_DONE) {
+            nccl_op_at(engine, engine->first)->state = NCCL_OP_FREE;
+            engine->first++;
+        } else if (!nccl_wait(engine, deadline_ns)) {
+            nccl_stop(engine, CLEAT_GROUP_FAILED);
+        }
+    }
+    if (broken(engine) != CLEAT_OK) { return broken(engine); }
+    memset(op, 0, sizeof *op);
+    op->bucket = bucket;
+    op->bytes = bytes;
+    op->state = NCCL_OP_QUEUED;
+    engine->next++;
+    nccl_changed(engine);
+    return CLEAT_OK;
+}
+
+static enum cleat_status
+sender_publish(struct cleat_transport_sender_context *s, uint32_t slot,
+               uint32_t bucket, uint64_t bytes, uint32_t crc)
+{
+    struct nccl_descriptor descriptor;
+    enum cleat_status status;
+    uint64_t bytes_max = 0;
+    void *data = NULL;
+
+    if (!s->running) { return CLEAT_STATE; }
+    if (bucket != s->published || bytes > s->engine.config.bucket_bytes ||
+        slot != bucket % s->engine.config.slots_count) {
+        return CLEAT_INVALID;
+    }
+    nccl_lock(&s->engine);
+    status = enqueue(&s->engine, bucket, bytes);
+    descriptor.bytes = bytes;
+    descriptor.epoch = s->engine.group.epoch;
+    nccl_unlock(&s->engine);
+    if (status != CLEAT_OK) { return status; }
+    status = s->control.slot(s->control.context, slot, &data, &bytes_max);
+    if (status == CLEAT_OK) {
+        memcpy(data, &descriptor, sizeof descriptor);
+        status = s->control.publish(s->control.context, slot, bucket,
+                                    sizeof descriptor, crc);
+    }
+    if (status == CLEAT_OK) { s->published++; }
+    return status;
+}
+
+static enum cleat_status sender_acked(struct cleat_transport_sender_context *s,
+                                      uint32_t receiver,
+                                      uint32_t *buckets_acked,
+                                      enum cleat_status *status)
+{
+    enum cleat_status result = s->control.acked(s->control.context, receiver,
+                                                buckets_acked, status);
+    enum cleat_status why;
+
+    if (result == CLEAT_INVALID || result == CLEAT_STATE) { return result; }
+    nccl_lock(&s->engine);
+    /* Without one of its members the group cannot go on. */
+    if (*status != CLEAT_OK) { nccl_stop(&s->engine, CLEAT_GROUP_FAILED); }
+    why = broken(&s->engine);
+    nccl_unlock(&s->engine);
+    if (*status != CLEAT_OK) { return result; }
+    if (why != CLEAT_OK && *buckets_acked != s->published) {
+        *buckets_acked = 0;
+        *status = why;
+    }
+    return CLEAT_OK;
+}
+
+/* Acknowledgements ring in the shared memory; what goes wrong here wakes it.
+ * The machine's deadlines are looked after too: the owner may be stuck. */
+static enum cleat_status sender_wait(struct cleat_transport_sender_context *s,
+                                     uint64_t deadline_ns)
+{
+    uint64_t until_ns = deadline_ns;
+    uint64_t due_ns;
+    enum cleat_status status;
+
+    nccl_lock(&s->engine);
+    nccl_tick(&s->engine);
+    due_ns = cleat_nccl_stop_deadline(&s->engine.stop);
+    nccl_unlock(&s->engine);
+    if (due_ns < until_ns) { until_ns = due_ns; }
+    status = s->control.wait(s->control.context, until_ns);
+    if (status != CLEAT_DEADLINE || until_ns == deadline_ns) { return status; }
+    nccl_lock(&s->engine);
+    nccl_tick(&s->engine);
+    nccl_unlock(&s->engine);
+    return CLEAT_OK;
+}
+
+static void sender_wake(struct cleat_transport_sender_context *s)
+{
+    nccl_lock(&s->engine);
+    s->engine.woken = true;
+    nccl_changed(&s->engine);
+    nccl_unlock(&s->engine);
+    s->control.wake(s->control.context);
+}
+
+/* ---- open and close ---- */
+
+enum cleat_status cleat_nccl_sender_open(void *block, size_t bytes,
+                                         const struct cleat_nccl_config *config,
+                                         struct cleat_transport_sender *out,
+                                         struct cleat_error *error)
+{
+    struct cleat_transport_sender_context *s = block;
+    struct cleat_memory_sender_config control;
+    enum cleat_status status = nccl_block_check(block, bytes, config, out,
+                                                error);
+
+    if (status != CLEAT_OK) { return status; }
+    memset(out, 0, sizeof *out);
+    memset(s, 0, sizeof *s);
+    memset(&control, 0, sizeof control);
+    control.bucket_bytes = sizeof(struct nccl_descriptor);
+    control.slots_count = config->slots_count != 0 ? config->slots_count
+                                                   : CLEAT_NCCL_SLOTS_DEFAULT;
+    control.receivers_max = config->receivers_max != 0
+                                ? config->receivers_max
+                                : CLEAT_NCCL_RECEIVERS_DEFAULT;
+    control.pages = CLEAT_MEMORY_PAGES_SMALL;
+    status = cleat_memory_sender_open(s->control_block, sizeof s->control_block,
+                                      &control, &s->control, error);
+    if (status != CLEAT_OK) { return status; }
+    status = nccl_engine_open(&s->engine, config, error);
+    if (status != CLEAT_OK) {
+        cleat_memory_sender_close(&s->control);
+        return status;
+    }
+    nccl_lock(&s->engine);
+    s->engine.wakes = &s->control;
+    nccl_unlock(&s->engine);
+    out->context = s;
+    out->slots_count = s->engine.config.slots_count;
+    out->receivers_max = s->engine.config.receivers_max;
+    out->slot_bytes_max = s->engine.config.bucket_bytes;
+    out->prepare = sender_prepare;
+    out->group = sender_group;
+    out->slot = sender_slot;
+    out->publish = sender_publish;
+    out->acked = sender_acked;
+    out->wait = sender_wait;
+    out->wake = sender_wake;
+    out->finish = sender_finish;
+    return CLEAT_OK;
+}
+
+enum cleat_status cleat_nccl_sender_close(struct cleat_transport_sender *sender)
+{
+    struct cleat_transport_sender_context *s;
+    enum cleat_status status;
+
+    if (sender == NULL || sender->context == NULL) { return CLEAT_OK; }
+    s = sender->context;
+    sender_finish(s);
+    status = nccl_engine_close(&s->engine);
+    cleat_memory_sender_close(&s->control);
+    sender->context = NULL;
+    return status;
+}
+
+void cleat_nccl_sender_account(const struct cleat_transport_sender *sender,
+                               struct cleat_nccl_account *account)
+{
+    nccl_engine_account(&sender->context->engine, account);
+}

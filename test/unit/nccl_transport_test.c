@@ -1,0 +1,1028 @@
+/* Cleat: the NCCL transport, over the fake CUDA and NCCL.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Each test is a process of its own with a world of its own: a sender and its
+ * receivers, each with its device and its two threads. The fakes abort on
+ * misuse: a call on a communicator in progress or from a second thread, a use
+ * after an abort, an allocation or a free once sealed, a slot that is written
+ * while in flight, any call after a sticky error. */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cleat/digest.h"
+#include "cleat/nccl.h"
+#include "control.h"
+#include "no_malloc.h"
+#include "port/nccl/engine.h"
+
+#define CUDA_LIBRARY CLEAT_FAKES "/lib/libcuda.so.1"
+#define NCCL_LIBRARY CLEAT_FAKES "/lib/libnccl.so.2"
+#define BUCKET_BYTES UINT64_C(20000)
+#define BUCKETS 7u
+#define RECEIVERS_MAX 3u
+
+#define MS(n) ((n)*CLEAT_NS_PER_MS)
+
+/* A test's process has no cmocka: it says what is wrong and ends. */
+#define must(condition) \
+    ((condition) ? (void)0 : must_failed(#condition, __FILE__, __LINE__))
+
+static void must_failed(const char *what, const char *file, int line)
+{
+    (void)fprintf(stderr, "%s:%d: not true: %s\n", file, line, what);
+    _exit(1);
+}
+
+static void in_a_process(void (*body)(void))
+{
+    pid_t pid = fork();
+    int ended = -1;
+
+    if (pid == 0) {
+        (void)alarm(60); /* a watchdog */
+        fake_gpu_attach(CLEAT_FAKES "/lib");
+        body();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &ended, 0), pid);
+    assert_int_equal(ended, 0);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now = {0, 0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * CLEAT_NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t patience_ns = 20 * CLEAT_NS_PER_S;
+
+static uint64_t soon(void)
+{
+    return now_ns() + patience_ns;
+}
+
+/* ---- a job ---- */
+
+struct receiver {
+    struct cleat_transport_receiver transport;
+    struct cleat_transport_ticket ticket;
+    pthread_t thread;
+    uint32_t index;
+    uint32_t buckets;         /* to be received */
+    uint32_t received;        /* and acknowledged */
+    enum cleat_status joined; /* what join said */
+    enum cleat_status ended;  /* what the first wait that failed said */
+    bool runs;
+    _Alignas(64) unsigned char block[CLEAT_NCCL_BYTES];
+};
+
+static struct cleat_transport_sender sender;
+static struct receiver receivers[RECEIVERS_MAX];
+static _Alignas(64) unsigned char sender_block[CLEAT_NCCL_BYTES];
+static struct cleat_nccl_config config;
+static uint64_t generation;
+
+static void default_config(void)
+{
+    memset(&config, 0, sizeof config);
+    config.cuda_library = CUDA_LIBRARY;
+    config.nccl_library = NCCL_LIBRARY;
+    config.bucket_bytes = BUCKET_BYTES;
+    config.receivers_max = RECEIVERS_MAX;
+    config.bucket_ns = MS(400);
+    config.revoke_ns = MS(400);
+    config.abort_ns = MS(400);
+    config.drain_ns = MS(400);
+}
+
+static void open_receiver(uint32_t i)
+{
+    struct cleat_nccl_config mine = config;
+
+    mine.device = i + 1;
+    receivers[i].index = i;
+    must(cleat_nccl_receiver_open(receivers[i].block, sizeof receivers[i].block,
+                                  &mine, &receivers[i].transport,
+                                  NULL) == CLEAT_OK);
+}
+
+static void open_all(uint32_t count)
+{
+    must(cleat_nccl_sender_open(sender_block, sizeof sender_block, &config,
+                                &sender, NULL) == CLEAT_OK);
+    for (uint32_t i = 0; i < count; i++) { open_receiver(i); }
+    fake_gpu_seal(); /* from now on nothing is made and nothing freed */
+}
+
+static void close_all(uint32_t count)
+{
+    fake_gpu_unseal();
+    must(cleat_nccl_sender_close(&sender) == CLEAT_OK);
+    for (uint32_t i = 0; i < count; i++) {
+        must(cleat_nccl_receiver_close(&receivers[i].transport) == CLEAT_OK);
+    }
+    must(fake_gpu_counts().allocations == 0);
+    must(fake_gpu_counts().host_allocations == 0);
+    must(fake_gpu_counts().comms == 0);
+    must(fake_gpu_counts().contexts == 0);
+}
+
+/* The bytes of a bucket, and how many: the last but one is empty, the last
+ * short. */
+static uint64_t bytes_of(uint32_t bucket)
+{
+    if (bucket + 2 == BUCKETS) { return 0; }
+    return bucket + 1 == BUCKETS ? 77 : BUCKET_BYTES;
+}
+
+static unsigned char byte_of(uint32_t bucket, uint64_t i)
+{
+    return (unsigned char)(i * 31 + bucket * 7 + generation * 3 + (i >> 8));
+}
+
+/* What lies at an address of the device, or of the host. */
+static void *seen(const void *data, uint64_t bytes)
+{
+    return config.on_device == 0
+               ? (void *)(uintptr_t)data
+               : fake_gpu_memory((uint64_t)(uintptr_t)data, bytes);
+}
+
+static bool is_bucket(uint32_t bucket, const unsigned char *data,
+                      uint64_t bytes)
+{
+    if (bytes != bytes_of(bucket)) { return false; }
+    for (uint64_t i = 0; i < bytes; i++) {
+        if (data[i] != byte_of(bucket, i)) { return false; }
+    }
+    return true;
+}
+
+/* One bucket of a receiver's: waits, checks, acknowledges. */
+static enum cleat_status receive_one(struct receiver *r)
+{
+    const struct cleat_transport_receiver *t = &r->transport;
+    const void *data = NULL;
+    uint64_t bytes = 0;
+    uint32_t crc = 0;
+    enum cleat_status status = t->wait(t->context, r->received, soon(), &data,
+                                       &bytes, &crc);
+
+    if (status == CLEAT_OK && bytes != 0) { data = seen(data, bytes); }
+    if (status == CLEAT_OK && cleat_crc32c(0, data, bytes) != crc) {
+        status = CLEAT_CORRUPT;
+    }
+    if (status == CLEAT_OK) { must(is_bucket(r->received, data, bytes)); }
+    if (status == CLEAT_OK || status == CLEAT_CORRUPT) {
+        must(t->ack(t->context, r->received, status) == CLEAT_OK);
+    } else {
+        (void)t->ack(t->context, r->received, status);
+    }
+    return status;
+}
+
+static void *receiver_main(void *argument)
+{
+    struct receiver *r = argument;
+    const struct cleat_transport_receiver *t = &r->transport;
+
+    r->received = 0;
+    r->ended = CLEAT_OK;
+    r->joined = t->join(t->context, &r->ticket, r->index, soon());
+    while (r->joined == CLEAT_OK && r->ended == CLEAT_OK &&
+           r->received < r->buckets) {
+        r->ended = receive_one(r);
+        r->received += r->ended == CLEAT_OK;
+    }
+    return NULL;
+}
+
+/* As SCM_RIGHTS does: every receiver gets descriptors of its own. */
+static struct cleat_transport_ticket
+copy_of(const struct cleat_transport_ticket *ticket)
+{
+    struct cleat_transport_ticket copy = *ticket;
+
+    for (uint32_t i = 0; i < copy.fds_count; i++) {
+        copy.fds[i] = dup(ticket->fds[i]);
+        must(copy.fds[i] >= 0);
+    }
+    return copy;
+}
+
+static void begin_receiver(uint32_t i,
+                           const struct cleat_transport_ticket *ticket)
+{
+    receivers[i].ticket = copy_of(ticket);
+    receivers[i].buckets = BUCKETS;
+    receivers[i].runs = true;
+    must(pthread_create(&receivers[i].thread, NULL, receiver_main,
+                        &receivers[i]) == 0);
+}
+
+static void end_receiver(uint32_t i)
+{
+    if (receivers[i].runs) {
+        must(pthread_join(receivers[i].thread, NULL) == 0);
+    }
+    receivers[i].runs = false;
+}
+
+/* How far all counted receivers are; false when one has given up. */
+static bool all_acked(uint32_t count, uint32_t *lowest, enum cleat_status *said)
+{
+    *lowest = UINT32_MAX;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t acked = 0;
+
+        must(sender.acked(sender.context, i, &acked, said) == CLEAT_OK);
+        if (*said != CLEAT_OK) { return false; }
+        if (acked < *lowest) { *lowest = acked; }
+    }
+    return true;
+}
+
+/* Sends all buckets to `count` receivers; what went wrong, if anything did. */
+static enum cleat_status send_all(uint32_t count)
+{
+    enum cleat_status said = CLEAT_OK;
+    uint32_t published = 0;
+    uint32_t lowest = 0;
+
+    while (lowest < BUCKETS) {
+        if (!all_acked(count, &lowest, &said)) { return said; }
+        if (published < BUCKETS && published - lowest < sender.slots_count) {
+            uint32_t slot = published % sender.slots_count;
+            uint64_t bytes = bytes_of(published);
+            uint64_t bytes_max = 0;
+            unsigned char *at;
+            void *data = NULL;
+
+            must(sender.slot(sender.context, slot, &data, &bytes_max) ==
+                 CLEAT_OK);
+            at = seen(data, BUCKET_BYTES);
+            for (uint64_t i = 0; i < bytes; i++) {
+                at[i] = byte_of(published, i);
+            }
+            said = sender.publish(sender.context, slot, published, bytes,
+                                  cleat_crc32c(0, at, bytes));
+            if (said != CLEAT_OK) { return said; }
+            published++;
+        } else if (lowest < BUCKETS) {
+            (void)sender.wait(sender.context, soon());
+        }
+    }
+    return CLEAT_OK;
+}
+
+/* One generation, from prepare to finish and leave. Those receivers take part
+ * whose bit is set in `who`; they are numbered without a gap. Returns what the
+ * sender came to. */
+static enum cleat_status run(uint32_t count, uint32_t who)
+{
+    struct cleat_transport_ticket ticket;
+    enum cleat_status status;
+
+    generation++;
+    status = sender.prepare(sender.context, generation, count, &ticket);
+    if (status != CLEAT_OK) { return status; }
+    for (uint32_t i = 0; i < count; i++) {
+        if ((who >> i & 1) != 0) { begin_receiver(i, &ticket); }
+    }
+    status = sender.group(sender.context, soon());
+    if (status == CLEAT_OK) { status = send_all(count); }
+    sender.finish(sender.context);
+    for (uint32_t i = 0; i < count; i++) {
+        if ((who >> i & 1) == 0) { continue; }
+        end_receiver(i);
+        receivers[i].transport.leave(receivers[i].transport.context);
+    }
+    return status;
+}
+
+static enum cleat_status run_all(uint32_t count)
+{
+    enum cleat_status status = run(count, (1u << count) - 1);
+
+    for (uint32_t i = 0; status == CLEAT_OK && i < count; i++) {
+        must(receivers[i].joined == CLEAT_OK);
+        must(receivers[i].ended == CLEAT_OK);
+        must(receivers[i].received == BUCKETS);
+    }
+    return status;
+}
+
+static struct cleat_nccl_account of_sender(void)
+{
+    struct cleat_nccl_account account;
+
+    cleat_nccl_sender_account(&sender, &account);
+    return account;
+}
+
+static struct cleat_nccl_account of_receiver(uint32_t i)
+{
+    struct cleat_nccl_account account;
+
+    cleat_nccl_receiver_account(&receivers[i].transport, &account);
+    return account;
+}
+
+/* ---- what goes well ---- */
+
+static void goes_well(void)
+{
+    open_all(3);
+    must(run_all(3) == CLEAT_OK);
+    cleat_test_forbid_malloc(true);
+    cleat_test_exempt_thread(true); /* this thread starts threads */
+    must(run_all(3) == CLEAT_OK);
+    must(run_all(3) == CLEAT_OK);
+    /* One group served all three. */
+    must(of_sender().builds == 1 && of_sender().ids == 1);
+    must(of_sender().stops == 0 && of_receiver(2).builds == 1);
+    must(strcmp(of_sender().state, "healthy") == 0);
+    must(run_all(2) == CLEAT_OK); /* another number of them: another group */
+    must(of_sender().builds == 2 && of_sender().stops == 1);
+    cleat_test_exempt_thread(false);
+    cleat_test_forbid_malloc(false);
+    close_all(3);
+}
+
+static void broadcast(void)
+{
+    default_config();
+    config.topology = CLEAT_NCCL_BROADCAST;
+    goes_well();
+}
+
+static void fan_out(void)
+{
+    default_config();
+    config.topology = CLEAT_NCCL_FAN_OUT;
+    goes_well();
+}
+
+static void on_device(void)
+{
+    default_config();
+    config.on_device = 1;
+    goes_well();
+}
+
+static void slow_library(void)
+{
+    default_config();
+    fake_gpu_plan("in_progress=9 seed=5 steps=1");
+    goes_well();
+}
+
+static void every_byte_arrives_by_broadcast(void **state)
+{
+    (void)state;
+    in_a_process(broadcast);
+}
+
+static void every_byte_arrives_by_fan_out(void **state)
+{
+    (void)state;
+    in_a_process(fan_out);
+}
+
+static void every_byte_arrives_from_device_to_device(void **state)
+{
+    (void)state;
+    in_a_process(on_device);
+}
+
+static void every_byte_arrives_when_the_library_takes_its_time(void **state)
+{
+    (void)state;
+    in_a_process(slow_library);
+}
+
+static void one_slot(void)
+{
+    default_config();
+    config.slots_count = 1;
+    open_all(2);
+    must(run_all(2) == CLEAT_OK);
+    close_all(2);
+}
+
+static void one_slot_does(void **state)
+{
+    (void)state;
+    in_a_process(one_slot);
+}
+
+static void without_revoke(void)
+{
+    default_config();
+    config.nccl_library = CLEAT_FAKES "/nccl_2_19/libnccl.so.2";
+    fake_gpu_attach_files(CUDA_LIBRARY, config.nccl_library);
+    open_all(2);
+    must(run_all(2) == CLEAT_OK);
+    must(of_sender().version == 21903);
+    close_all(2);
+}
+
+static void a_library_without_revoke_does(void **state)
+{
+    pid_t pid = fork();
+    int ended = -1;
+
+    (void)state;
+    if (pid == 0) {
+        (void)alarm(60);
+        without_revoke();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &ended, 0), pid);
+    assert_int_equal(ended, 0);
+}
+
+/* ---- what goes wrong and is survived ---- */
+
+/* After a fault the next attempt has a fresh group, and works. */
+static void and_again(uint32_t count)
+{
+    uint32_t builds = of_sender().builds;
+
+    must(run_all(count) == CLEAT_OK);
+    must(of_sender().builds == builds + 1);
+    must(strcmp(of_sender().state, "healthy") == 0);
+    must(run_all(count) == CLEAT_OK);
+    must(of_sender().builds == builds + 1);
+}
+
+static void garbled(void)
+{
+    enum cleat_status status;
+    uint32_t corrupt;
+
+    default_config();
+    config.topology = CLEAT_NCCL_FAN_OUT;
+    open_all(2);
+    fake_gpu_plan("ncclRecv#5:garble");
+    status = run(2, 3);
+    must(status == CLEAT_CORRUPT || status == CLEAT_GROUP_FAILED);
+    corrupt = receivers[0].ended == CLEAT_CORRUPT ? 0 : 1;
+    must(receivers[corrupt].ended == CLEAT_CORRUPT);
+    must(receivers[1 - corrupt].ended == CLEAT_GROUP_FAILED);
+    for (uint32_t i = 0; i < 2; i++) { /* who leaves it, leaves the group */
+        must(strcmp(of_receiver(i).state, "healthy") != 0);
+    }
+    and_again(2);
+    close_all(2);
+}
+
+static void a_wrong_byte_is_found_and_fails_the_attempt(void **state)
+{
+    (void)state;
+    in_a_process(garbled);
+}
+
+static void silent_death(void)
+{
+    default_config();
+    open_all(3);
+    must(run_all(3) == CLEAT_OK);
+    /* The last one is dead for its peers; its process says nothing more. */
+    must(fake_nccl_lose(3) == 1);
+    must(run(3, 3) == CLEAT_GROUP_FAILED);
+    must(receivers[0].ended == CLEAT_GROUP_FAILED);
+    must(receivers[1].ended == CLEAT_GROUP_FAILED);
+    must(of_sender().why == CLEAT_PEER_SILENT ||
+         of_sender().why == CLEAT_GROUP_FAILED);
+    and_again(2);
+    close_all(3);
+}
+
+static void a_peer_that_dies_in_silence_costs_a_deadline(void **state)
+{
+    (void)state;
+    in_a_process(silent_death);
+}
+
+static void reset_death(void)
+{
+    default_config();
+    config.bucket_ns = 20 * CLEAT_NS_PER_S; /* its error comes before that */
+    fake_gpu_plan("death=reset:3");
+    open_all(3);
+    must(run_all(3) == CLEAT_OK);
+    must(fake_nccl_lose(3) == 1);
+    must(run(3, 3) == CLEAT_GROUP_FAILED);
+    must(of_sender().code == 6 || of_receiver(0).code == 6); /* RemoteError */
+    and_again(2);
+    close_all(3);
+}
+
+static void a_peer_that_is_reset_is_told_by_the_library(void **state)
+{
+    (void)state;
+    in_a_process(reset_death);
+}
+
+static void late_error(void)
+{
+    default_config();
+    config.topology = CLEAT_NCCL_FAN_OUT; /* the sender alone sends */
+    config.bucket_ns = 20 * CLEAT_NS_PER_S;
+    open_all(2);
+    fake_gpu_plan("ncclSend#3:late=2");
+    must(run(2, 3) == CLEAT_GROUP_FAILED);
+    must(of_sender().code == 2); /* ncclSystemError */
+    and_again(2);
+    close_all(2);
+}
+
+static void an_error_that_comes_late_fails_the_attempt(void **state)
+{
+    (void)state;
+    in_a_process(late_error);
+}
+
+static void failed_init(void)
+{
+    default_config();
+    open_all(2);
+    fake_gpu_plan("ncclCommInitRankConfig#1:fail=1");
+    patience_ns = CLEAT_NS_PER_S; /* the others wait for it until then */
+    must(run(2, 3) == CLEAT_GROUP_FAILED || receivers[0].joined < CLEAT_OK ||
+         receivers[1].joined < CLEAT_OK);
+    /* NCCL has left a group open on that thread, and it was ended. */
+    must(of_sender().depth_leaked + of_receiver(0).depth_leaked +
+             of_receiver(1).depth_leaked ==
+         1);
+    patience_ns = 20 * CLEAT_NS_PER_S;
+    and_again(2);
+    close_all(2);
+}
+
+static void a_failed_init_leaves_no_group_open(void **state)
+{
+    (void)state;
+    in_a_process(failed_init);
+}
+
+static void failed_abort(void)
+{
+    default_config();
+    config.topology = CLEAT_NCCL_FAN_OUT;
+    config.bucket_ns = 20 * CLEAT_NS_PER_S;
+    open_all(1);
+    fake_gpu_plan("ncclSend#2:late=2 ncclCommAbort#1:fail=1");
+    must(run(1, 1) == CLEAT_GROUP_FAILED);
+    must(run(1, 1) == CLEAT_OK); /* it counts as gone all the same */
+    must(of_sender().depth_leaked == 1);
+}
+
+static void a_failed_abort_leaves_no_group_open(void **state)
+{
+    (void)state;
+    in_a_process(failed_abort);
+}
+
+static void missing_rank(void)
+{
+    struct cleat_transport_ticket ticket;
+
+    default_config();
+    open_all(2);
+    generation++;
+    must(sender.prepare(sender.context, generation, 2, &ticket) == CLEAT_OK);
+    must(sender.group(sender.context, now_ns() + MS(200)) == CLEAT_DEADLINE);
+    sender.finish(sender.context);
+    and_again(2);
+    close_all(2);
+}
+
+static void a_rank_that_is_missing_costs_a_deadline(void **state)
+{
+    (void)state;
+    in_a_process(missing_rank);
+}
+
+static void restarted(void)
+{
+    default_config();
+    open_all(2);
+    must(run_all(2) == CLEAT_OK);
+    /* A new process in the place of the second. */
+    fake_gpu_unseal();
+    must(cleat_nccl_receiver_close(&receivers[1].transport) == CLEAT_OK);
+    open_receiver(1);
+    fake_gpu_seal();
+    must(run(2, 3) < CLEAT_OK);
+    must(receivers[1].joined == CLEAT_GROUP_FAILED);
+    and_again(2);
+    close_all(2);
+}
+
+static void who_is_new_does_not_wait_for_an_old_group(void **state)
+{
+    (void)state;
+    in_a_process(restarted);
+}
+
+static void used_up(void)
+{
+    default_config();
+    config.builds_max = 2;
+    open_all(2);
+    must(run_all(2) == CLEAT_OK);
+    must(run_all(1) == CLEAT_OK);
+    must(run(2, 3) == CLEAT_LIMIT);
+    must(run(2, 3) == CLEAT_LIMIT);
+    must(of_sender().ids == 2 && of_sender().builds == 2);
+    must(fake_gpu_counts().unique_ids == 2);
+    close_all(2);
+}
+
+static void groups_are_counted_and_end(void **state)
+{
+    (void)state;
+    in_a_process(used_up);
+}
+
+/* ---- what loses the device ---- */
+
+/* The sender's device is lost: everything says so, nothing is called. */
+static void sender_is_lost(void)
+{
+    struct cleat_transport_ticket ticket;
+    uint32_t acked = 0;
+    enum cleat_status said = CLEAT_OK;
+
+    must(strcmp(of_sender().state, "lost") == 0);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) ==
+         CLEAT_DEVICE_LOST);
+    must(sender.publish(sender.context, 0, 0, 0, 0) == CLEAT_STATE);
+    must(sender.acked(sender.context, 0, &acked, &said) == CLEAT_STATE);
+    sender.finish(sender.context);
+    must(cleat_nccl_sender_close(&sender) == CLEAT_DEVICE_LOST);
+}
+
+/* Waits until the machine has come to rest. */
+static void until_lost(void)
+{
+    struct timespec nap = {0, 1000000};
+
+    for (uint32_t i = 0; i < 20000; i++) {
+        if (strcmp(of_sender().state, "lost") == 0) { return; }
+        must(strcmp(of_sender().state, "quiesced") != 0);
+        (void)nanosleep(&nap, NULL);
+    }
+    must_failed("the device is lost in time", __FILE__, __LINE__);
+}
+
+/* A generation with one receiver that the sender's device does not survive:
+ * the receiver hears of it only afterwards. */
+static void run_into(enum cleat_status expected)
+{
+    struct cleat_transport_ticket ticket;
+
+    generation++;
+    must(sender.prepare(sender.context, generation, 1, &ticket) == CLEAT_OK);
+    begin_receiver(0, &ticket);
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    must(send_all(1) == expected);
+    until_lost();
+    sender.finish(sender.context);
+    end_receiver(0);
+    must(receivers[0].ended == CLEAT_GROUP_FAILED);
+    sender_is_lost();
+}
+
+static void abort_hangs(void)
+{
+    default_config();
+    config.topology = CLEAT_NCCL_FAN_OUT;
+    config.bucket_ns = 20 * CLEAT_NS_PER_S;
+    open_all(1);
+    fake_gpu_plan("ncclSend#2:late=2 ncclCommAbort#1:never");
+    run_into(CLEAT_GROUP_FAILED);
+}
+
+static void an_abort_that_does_not_return_loses_the_device(void **state)
+{
+    (void)state;
+    in_a_process(abort_hangs);
+}
+
+static void blocked_stream(void)
+{
+    default_config();
+    config.topology = CLEAT_NCCL_FAN_OUT;
+    open_all(1);
+    fake_gpu_plan("ncclSend#2:never");
+    run_into(CLEAT_GROUP_FAILED);
+}
+
+static void a_stream_that_stays_blocked_loses_the_device(void **state)
+{
+    (void)state;
+    in_a_process(blocked_stream);
+}
+
+/* The engine is the first of the sender's context. */
+static struct nccl_library *library_of_sender(void)
+{
+    return &((struct nccl_engine *)(void *)sender.context)->library;
+}
+
+static ncclResult_t id_hangs(ncclUniqueId *id)
+{
+    (void)id;
+    while (pause() != 0) {}
+    return ncclInternalError;
+}
+
+static void call_hangs_when_preparing(void)
+{
+    struct cleat_transport_ticket ticket;
+
+    default_config();
+    config.call_ns = MS(300);
+    open_all(1);
+    library_of_sender()->p_ncclGetUniqueId = id_hangs;
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) ==
+         CLEAT_DEVICE_LOST);
+    sender_is_lost();
+}
+
+static ncclResult_t send_hangs(const void *from, size_t count,
+                               ncclDataType_t type, int peer, ncclComm_t comm,
+                               cudaStream_t stream)
+{
+    (void)from;
+    (void)count;
+    (void)type;
+    (void)peer;
+    (void)comm;
+    (void)stream;
+    while (pause() != 0) {}
+    return ncclInternalError;
+}
+
+static void call_hangs_when_sending(void)
+{
+    default_config();
+    config.topology = CLEAT_NCCL_FAN_OUT;
+    config.call_ns = MS(300);
+    config.bucket_ns = 20 * CLEAT_NS_PER_S;
+    open_all(1);
+    library_of_sender()->p_ncclSend = send_hangs;
+    run_into(CLEAT_DEVICE_LOST);
+}
+
+static void a_call_that_does_not_return_loses_the_device(void **state)
+{
+    (void)state;
+    in_a_process(call_hangs_when_preparing);
+    in_a_process(call_hangs_when_sending);
+}
+
+static void sticky(void)
+{
+    /* The sender is a process of its own here: a sticky error ends all that
+     * its process can do. */
+    struct cleat_transport_ticket ticket;
+    uint64_t bytes_max = 0;
+    void *data = NULL;
+    uint32_t acked = 0;
+    enum cleat_status said = CLEAT_OK;
+
+    default_config();
+    open_all(1);
+    generation++;
+    must(sender.prepare(sender.context, generation, 1, &ticket) == CLEAT_OK);
+    begin_receiver(0, &ticket);
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    fake_gpu_plan("cuMemcpyAsync#1:late=700");
+    must(sender.slot(sender.context, 0, &data, &bytes_max) == CLEAT_OK);
+    memset(data, 1, 64);
+    must(sender.publish(sender.context, 0, 0, 64, 0) == CLEAT_OK);
+    while (said == CLEAT_OK) {
+        must(sender.acked(sender.context, 0, &acked, &said) == CLEAT_OK);
+        if (said == CLEAT_OK) { (void)sender.wait(sender.context, soon()); }
+    }
+    until_lost();
+    must(of_sender().code == 700);
+    sender.finish(sender.context);
+    end_receiver(0);
+    sender_is_lost();
+}
+
+static void a_sticky_error_loses_the_device_at_once(void **state)
+{
+    (void)state;
+    in_a_process(sticky);
+}
+
+/* ---- tickets ---- */
+
+static enum cleat_status joins(struct cleat_transport_ticket *ticket,
+                               uint32_t index)
+{
+    const struct cleat_transport_receiver *t = &receivers[0].transport;
+    struct cleat_transport_ticket copy = copy_of(ticket);
+    enum cleat_status status = t->join(t->context, &copy, index,
+                                       now_ns() + MS(50));
+
+    must(copy.fds[0] == -1 && copy.fds[1] == -1);
+    t->leave(t->context);
+    return status;
+}
+
+static void tickets(void)
+{
+    struct cleat_transport_ticket old;
+    struct cleat_transport_ticket ticket;
+    struct cleat_transport_ticket bad;
+    struct receiver *small = &receivers[2];
+
+    default_config();
+    open_all(1);
+    must(run_all(1) == CLEAT_OK);
+    must(sender.prepare(sender.context, 101, 2, &old) == CLEAT_OK);
+    old = copy_of(&old);
+    must(sender.prepare(sender.context, 102, 2, &ticket) == CLEAT_OK);
+    must(joins(&ticket, 2) == CLEAT_INVALID);
+    bad = ticket;
+    bad.bytes[0] ^= 1;
+    must(joins(&bad, 0) == CLEAT_MALFORMED);
+    bad = ticket;
+    bad.bytes_count--;
+    must(joins(&bad, 0) == CLEAT_MALFORMED);
+    bad = ticket;
+    bad.bytes[16] = 0xFF; /* ranks */
+    bad.bytes[17] = 0xFF;
+    must(joins(&bad, 0) == CLEAT_MALFORMED);
+    must(joins(&old, 0) == CLEAT_PEER_STALE);    /* a generation that is over */
+    must(joins(&ticket, 0) == CLEAT_DEADLINE);   /* nobody else comes */
+    must(joins(&ticket, 0) == CLEAT_PEER_STALE); /* not a second time */
+    fake_gpu_unseal();
+    config.bucket_bytes = BUCKET_BYTES / 2;
+    config.device = 4;
+    must(cleat_nccl_receiver_open(small->block, sizeof small->block, &config,
+                                  &small->transport, NULL) == CLEAT_OK);
+    bad = copy_of(&ticket);
+    must(small->transport.join(small->transport.context, &bad, 1, soon()) ==
+         CLEAT_LIMIT);
+    must(cleat_nccl_receiver_close(&small->transport) == CLEAT_OK);
+    close_all(1);
+}
+
+static void a_ticket_is_checked(void **state)
+{
+    (void)state;
+    in_a_process(tickets);
+}
+
+/* ---- waking ---- */
+
+static void woken(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[0].transport;
+    struct cleat_transport_ticket ticket;
+    struct cleat_transport_ticket copy;
+    const void *data;
+    uint64_t bytes;
+    uint32_t crc;
+
+    default_config();
+    open_all(1);
+    generation++;
+    must(sender.prepare(sender.context, generation, 1, &ticket) == CLEAT_OK);
+    copy = copy_of(&ticket);
+    sender.wake(sender.context);
+    must(sender.group(sender.context, soon()) == CLEAT_PENDING);
+    t->wake(t->context);
+    must(t->join(t->context, &copy, 0, soon()) == CLEAT_PENDING);
+    must(copy.fds[0] == -1);
+    /* Both are called again, and meet. */
+    must(t->join(t->context, &copy, 0, soon()) == CLEAT_OK);
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    t->wake(t->context);
+    must(t->wait(t->context, 0, soon(), &data, &bytes, &crc) == CLEAT_PENDING);
+    must(t->wait(t->context, 0, now_ns() + MS(20), &data, &bytes, &crc) ==
+         CLEAT_DEADLINE);
+    must(t->wait(t->context, 1, soon(), &data, &bytes, &crc) == CLEAT_STATE);
+    must(t->ack(t->context, 0, CLEAT_OK) == CLEAT_STATE);
+    sender.wake(sender.context);
+    must(sender.wait(sender.context, soon()) == CLEAT_OK);
+    sender.finish(sender.context);
+    must(t->wait(t->context, 0, soon(), &data, &bytes, &crc) ==
+         CLEAT_GROUP_FAILED);
+    t->leave(t->context);
+    must(run_all(1) == CLEAT_OK);
+    close_all(1);
+}
+
+static void a_wake_ends_a_wait_and_it_can_go_on(void **state)
+{
+    (void)state;
+    in_a_process(woken);
+}
+
+/* ---- opening ---- */
+
+static void refuses(enum cleat_status status, const char *words)
+{
+    struct cleat_error error;
+
+    must(cleat_nccl_sender_open(sender_block, sizeof sender_block, &config,
+                                &sender, &error) == status);
+    if (strstr(error.text, words) == NULL) {
+        (void)fprintf(stderr, "'%s' is not in '%s'\n", words, error.text);
+        _exit(1);
+    }
+    must(cleat_nccl_receiver_open(receivers[0].block, sizeof receivers[0].block,
+                                  &config, &receivers[0].transport,
+                                  &error) == status);
+    must(strstr(error.text, words) != NULL);
+    must(fake_gpu_counts().contexts == 0);
+    must(cleat_nccl_sender_close(&sender) == CLEAT_OK);
+}
+
+static void bad_input(void)
+{
+    default_config();
+    config.nccl_library = CLEAT_FAKES "/nccl_2_18/libnccl.so.2";
+    refuses(CLEAT_UNSUPPORTED, "NCCL 2.18.6; 2.19 or newer");
+    default_config();
+    config.nccl_library = "libnccl-none.so.2";
+    refuses(CLEAT_UNSUPPORTED, "libnccl-none.so.2");
+    default_config();
+    config.cuda_library = "libcuda-none.so.1";
+    refuses(CLEAT_UNSUPPORTED, "libcuda-none.so.1");
+    default_config();
+    config.device = 8;
+    refuses(CLEAT_INVALID, "no device 8: the driver shows 8");
+    default_config();
+    config.bucket_bytes = UINT64_C(1) << 30;
+    fake_gpu_plan("memory=1G");
+    refuses(CLEAT_CAPACITY, "3072.0 MiB are needed");
+    default_config();
+    config.slots_count = 9;
+    refuses(CLEAT_INVALID, "8 slots");
+    default_config();
+    config.topology = 2;
+    refuses(CLEAT_INVALID, "topology");
+    must(cleat_nccl_sender_open(sender_block, 100, &config, &sender, NULL) ==
+         CLEAT_TOO_SMALL);
+}
+
+static void what_cannot_be_opened_is_told_in_words(void **state)
+{
+    (void)state;
+    in_a_process(bad_input);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_byte_arrives_by_broadcast),
+        cmocka_unit_test(every_byte_arrives_by_fan_out),
+        cmocka_unit_test(every_byte_arrives_from_device_to_device),
+        cmocka_unit_test(every_byte_arrives_when_the_library_takes_its_time),
+        cmocka_unit_test(one_slot_does),
+        cmocka_unit_test(a_library_without_revoke_does),
+        cmocka_unit_test(a_wrong_byte_is_found_and_fails_the_attempt),
+        cmocka_unit_test(a_peer_that_dies_in_silence_costs_a_deadline),
+        cmocka_unit_test(a_peer_that_is_reset_is_told_by_the_library),
+        cmocka_unit_test(an_error_that_comes_late_fails_the_attempt),
+        cmocka_unit_test(a_failed_init_leaves_no_group_open),
+        cmocka_unit_test(a_failed_abort_leaves_no_group_open),
+        cmocka_unit_test(a_rank_that_is_missing_costs_a_deadline),
+        cmocka_unit_test(who_is_new_does_not_wait_for_an_old_group),
+        cmocka_unit_test(groups_are_counted_and_end),
+        cmocka_unit_test(an_abort_that_does_not_return_loses_the_device),
+        cmocka_unit_test(a_stream_that_stays_blocked_loses_the_device),
+        cmocka_unit_test(a_call_that_does_not_return_loses_the_device),
+        cmocka_unit_test(a_sticky_error_loses_the_device_at_once),
+        cmocka_unit_test(a_ticket_is_checked),
+        cmocka_unit_test(a_wake_ends_a_wait_and_it_can_go_on),
+        cmocka_unit_test(what_cannot_be_opened_is_told_in_words),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
