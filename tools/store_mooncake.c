@@ -18,7 +18,7 @@
 static struct cleat_mooncake_config config_of(const struct store_spec *spec)
 {
     struct cleat_mooncake_config config = {
-        .library = spec->library,
+        .lib_path = spec->library,
         .local_hostname = spec->hostname,
         .metadata_server = spec->metadata,
         .master = spec->master,

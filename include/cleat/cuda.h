@@ -59,7 +59,7 @@ extern "C" {
 struct cleat_cuda; /* lies at the start of the caller's block */
 
 struct cleat_cuda_config {
-    const char *library;    /* to load; NULL: CLEAT_CUDA_LIBRARY */
+    const char *lib_path;   /* to load; NULL: CLEAT_CUDA_LIBRARY */
     uint32_t device;        /* its number among those that the driver shows */
     uint32_t streams_count; /* ≤ CLEAT_CUDA_STREAMS_MAX */
     uint32_t events_count;  /* ≤ CLEAT_CUDA_EVENTS_MAX */

@@ -163,7 +163,7 @@ typedef enum cleat_status cleat_mooncake_classify_fn(void *context,
 
 /* Zero means the default. Strings are copied by the open. */
 struct cleat_mooncake_config {
-    const char *library;         /* as for dlopen. NULL: "libmooncake_store.so"
+    const char *lib_path;        /* as for dlopen. NULL: "libmooncake_store.so"
                                   */
     const char *local_hostname;  /* how others reach this process, with or
                                     without a port (then 12300 … 14300 are

@@ -306,7 +306,7 @@ enum cleat_status cleat_cuda_open(void *block, size_t bytes,
     if (status != CLEAT_OK) { return status; }
     memset(cuda, 0, sizeof *cuda);
     cuda->config = *config;
-    status = cuda_driver_load(&cuda->driver, config->library, error);
+    status = cuda_driver_load(&cuda->driver, config->lib_path, error);
     if (status == CLEAT_OK) { status = find_device(cuda, error); }
     if (status != CLEAT_OK) { return status; }
     status = take_context(cuda, error);

@@ -125,8 +125,8 @@ enum cleat_status
 cleat_mooncake_load(const struct cleat_mooncake_config *config,
                     struct library *library, struct cleat_error *error)
 {
-    const char *path = config->library != NULL ? config->library
-                                               : "libmooncake_store.so";
+    const char *path = config->lib_path != NULL ? config->lib_path
+                                                : "libmooncake_store.so";
     enum cleat_status status = set_environment(config, error);
     void *handle;
 

@@ -440,7 +440,7 @@ static enum cleat_status open_device(struct nccl_engine *engine,
     struct cleat_cuda_config cuda;
 
     memset(&cuda, 0, sizeof cuda);
-    cuda.library = config->cuda_library;
+    cuda.lib_path = config->cuda_library;
     cuda.device = config->device;
     cuda.streams_count = NCCL_STREAMS;
     cuda.events_count = 2 * config->slots_count;

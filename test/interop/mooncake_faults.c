@@ -44,7 +44,7 @@ static int closed(void **state)
     (void)state;
     start_cluster(100, 0);
     rig_reset();
-    rig_mooncake.library = FAKE_MOONCAKE_LIBRARY;
+    rig_mooncake.lib_path = FAKE_MOONCAKE_LIBRARY;
     rig_mooncake.local_hostname = "127.0.0.1:12400";
     rig_mooncake.segment_bytes = 0;
     rig_local.service.batch.discard_ns = 600 * MS;
@@ -727,7 +727,7 @@ r17_a_library_that_lacks_a_function_is_named_with_its_path(void **state)
     struct cleat_error error;
 
     (void)state;
-    rig_mooncake.library = FAKE_MOONCAKE_LIBRARY_MISSING;
+    rig_mooncake.lib_path = FAKE_MOONCAKE_LIBRARY_MISSING;
     bytes = cleat_mooncake_bytes(&rig_mooncake);
     block = aligned_alloc(CLEAT_ALIGN, CLEAT_ALIGN_UP(bytes));
     assert_non_null(block);
@@ -742,7 +742,7 @@ r17_a_library_that_lacks_a_function_is_named_with_its_path(void **state)
 static void r17_a_library_that_has_only_what_is_needed_is_enough(void **state)
 {
     (void)state;
-    rig_mooncake.library = FAKE_MOONCAKE_LIBRARY_NEEDED;
+    rig_mooncake.lib_path = FAKE_MOONCAKE_LIBRARY_NEEDED;
     rig_open();
     rig_ready();
     fill_batch();

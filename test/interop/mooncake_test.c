@@ -519,7 +519,7 @@ static int open_rig(void **state)
 {
     (void)state;
     rig_reset();
-    rig_mooncake.library = library;
+    rig_mooncake.lib_path = library;
     rig_mooncake.master = master_address;
     rig_open();
     rig_ready();

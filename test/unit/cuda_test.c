@@ -33,7 +33,7 @@ static struct cleat_cuda_config config_of(void)
     struct cleat_cuda_config config;
 
     memset(&config, 0, sizeof config);
-    config.library = LIBRARY;
+    config.lib_path = LIBRARY;
     config.streams_count = 2;
     config.events_count = 4;
     config.slots_count = 3;
@@ -180,11 +180,11 @@ static void what_is_no_driver_is_named(void **state)
     struct cleat_cuda_config config = config_of();
 
     (void)state;
-    config.library = "libcuda-none.so.1";
+    config.lib_path = "libcuda-none.so.1";
     refused(&config, CLEAT_UNSUPPORTED, "libcuda-none.so.1");
-    config.library = CLEAT_FAKES "/cuda_broken/libcuda.so.1";
+    config.lib_path = CLEAT_FAKES "/cuda_broken/libcuda.so.1";
     refused(&config, CLEAT_UNSUPPORTED, "cuMemcpyAsync");
-    config.library = LIBRARY;
+    config.lib_path = LIBRARY;
     fake_gpu_plan("init=34");
     refused(&config, CLEAT_UNSUPPORTED, "stub");
     fake_gpu_plan("init=100");

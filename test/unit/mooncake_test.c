@@ -84,7 +84,7 @@ static int setup_with(uint64_t segment_bytes)
                    (long)getpid());
     fake = fake_mooncake_start(path, &cluster);
     memset(&config, 0, sizeof config);
-    config.library = FAKE_MOONCAKE_LIBRARY;
+    config.lib_path = FAKE_MOONCAKE_LIBRARY;
     config.master = path;
     config.staging_bytes = STAGING;
     return 0;
@@ -292,10 +292,10 @@ static enum cleat_status try_open(void)
 static void a_library_that_is_not_there_is_not_found_and_named(void **state)
 {
     (void)state;
-    config.library = "/nowhere/libmooncake_store.so";
+    config.lib_path = "/nowhere/libmooncake_store.so";
     assert_int_equal(try_open(), CLEAT_NOT_FOUND);
     assert_non_null(strstr(error.text, "/nowhere/libmooncake_store.so"));
-    config.library = "libmooncake_store_that_nobody_has.so";
+    config.lib_path = "libmooncake_store_that_nobody_has.so";
     assert_int_equal(try_open(), CLEAT_NOT_FOUND);
     assert_non_null(strstr(error.text, "libmooncake_store_that_nobody_has.so"));
 }
@@ -303,7 +303,7 @@ static void a_library_that_is_not_there_is_not_found_and_named(void **state)
 static void a_file_that_is_no_library_is_unsupported_and_named(void **state)
 {
     (void)state;
-    config.library = CLEAT_TEST_SOURCE_DIR "/README.md";
+    config.lib_path = CLEAT_TEST_SOURCE_DIR "/README.md";
     assert_int_equal(try_open(), CLEAT_UNSUPPORTED);
     assert_non_null(strstr(error.text, "README.md"));
 }
@@ -325,7 +325,7 @@ static void r17_each_missing_symbol_is_named_with_the_path(void **state)
                        CLEAT_TEST_MOONCAKE_LACKING, names[i]);
         (void)snprintf(symbol, sizeof symbol, "has no mooncake_store_%s",
                        names[i]);
-        config.library = library;
+        config.lib_path = library;
         assert_int_equal(try_open(), CLEAT_UNSUPPORTED);
         assert_non_null(strstr(error.text, symbol));
         assert_non_null(strstr(error.text, "mooncake: the library /"));
@@ -1606,7 +1606,7 @@ static void newer_functions_are_used_where_the_user_says_so(void **state)
     struct cleat_store_item items[2];
 
     (void)state;
-    config.library = FAKE_MOONCAKE_LIBRARY_NEWER;
+    config.lib_path = FAKE_MOONCAKE_LIBRARY_NEWER;
     reopen(); /* which the user has not said */
     assert_int_equal(store.verify_min, CLEAT_TRANSFER_VERIFY_SIZE);
     assert_int_equal(put("a", "old", 3), CLEAT_OK);
@@ -1630,7 +1630,7 @@ static void newer_functions_are_used_where_the_user_says_so(void **state)
     assert_int_equal(calls_of(FAKE_REMOVE), 1);
     assert_int_equal(facts().objects, 0);
     close_store();
-    config.library = FAKE_MOONCAKE_LIBRARY; /* which has them not */
+    config.lib_path = FAKE_MOONCAKE_LIBRARY; /* which has them not */
     reopen();
     assert_int_equal(store.verify_min, CLEAT_TRANSFER_VERIFY_SIZE);
     assert_int_equal(put("a", "old", 3), CLEAT_OK);
@@ -1645,7 +1645,7 @@ static void r17_a_library_may_lack_what_is_not_called(void **state)
     unsigned char back[3];
 
     (void)state;
-    config.library = FAKE_MOONCAKE_LIBRARY_NEEDED;
+    config.lib_path = FAKE_MOONCAKE_LIBRARY_NEEDED;
     reopen();
     assert_int_equal(put("a", "abc", 3), CLEAT_OK);
     assert_int_equal(get("a", back, 3), CLEAT_OK);
