@@ -110,9 +110,14 @@ static bool is_in_state(struct call *call, struct ncclComm *comm,
     }
     if (!is_busy(comm) && comm->async != ncclSuccess &&
         (allow & ALLOW_FAILED) == 0) {
-        (void)refuse(call, comm->async,
-                     "called after an asynchronous error, which only abort "
-                     "may follow");
+        /* It may have come between the caller's question and this call. */
+        if (comm->told) {
+            (void)refuse(call, comm->async,
+                         "called after an asynchronous error, which only "
+                         "abort may follow");
+        }
+        call->code = comm->async;
+        comm->told = true;
         return false;
     }
     if (comm->state == STATE_REVOKED && (allow & ALLOW_REVOKED) == 0) {
@@ -488,6 +493,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError)
     driver->poll();
     poll_job(comm);
     *asyncError = is_busy(comm) ? ncclInProgress : comm->async;
+    comm->told = !is_busy(comm) && comm->async != ncclSuccess;
     return leave(&call, ncclSuccess);
 }
 

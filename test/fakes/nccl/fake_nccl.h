@@ -98,6 +98,7 @@ struct ncclComm {
     bool job_never;    /* until released */
     ncclResult_t late; /* what the job ends with */
     ncclResult_t async;
+    bool told; /* of that, by an answer: until then nobody can know */
     bool blocking;
     bool shrunk; /* with abort: never destroyed after that */
     bool ending; /* in a call that ends it */
@@ -131,7 +132,7 @@ const struct fake_cuda *cuda(void);
 enum allow {
     ALLOW_IDLE = 0,       /* only when no job is under way */
     ALLOW_BUSY = 1,       /* also then */
-    ALLOW_FAILED = 2,     /* also after an asynchronous error */
+    ALLOW_FAILED = 2,     /* also after an asynchronous error it was told */
     ALLOW_OTHER = 4,      /* hands over to the calling thread */
     ALLOW_NO_CONTEXT = 8, /* needs no current context */
     ALLOW_NO_COMM = 16,   /* takes no communicator */

@@ -1098,6 +1098,19 @@ static void after_an_asynchronous_error_only_abort_may_follow(void **state)
     good(ncclCommAbort(ranks[0].comm));
 }
 
+/* No order of questions and calls can rule that out. */
+static void an_error_after_the_question_is_the_next_call_s_answer(void **state)
+{
+    (void)state;
+    meet(2);
+    good(state_of(ranks[0].comm));
+    assert_int_equal(fake_nccl_fail(0, ncclSystemError), 1);
+    assert_int_equal(send(0, 1, 10), ncclSystemError);
+    assert_true(misuse_aborts(call_after_error, NULL, "asynchronous error"));
+    use(0);
+    good(ncclCommAbort(ranks[0].comm));
+}
+
 static void what_fails_late_was_begun_and_never_enqueued(void **state)
 {
     (void)state;
@@ -1682,6 +1695,7 @@ int main(void)
         WITH(a_dead_peer_is_never_reported),
         WITH(a_reset_is_reported_after_its_polls),
         WITH(after_an_asynchronous_error_only_abort_may_follow),
+        WITH(an_error_after_the_question_is_the_next_call_s_answer),
         WITH(what_fails_late_was_begun_and_never_enqueued),
         WITH(init_can_run_out_of_memory),
         WITH(a_group_whose_call_failed_launches_nothing),
