@@ -902,6 +902,8 @@ enum cleat_status cleat_sync_next(struct cleat_sync *sync,
         command->step = sync->step;
         command->member = i;
         command->attempt = sync->attempt;
+        command->receivers_count = replicas_in(sync, CLEAT_SYNC_ACTIVE) *
+                                   sync->config.workers;
         command->term = sync->term;
         command->epoch = sync->epoch;
         command->version = sync->request.version;

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,8 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "carrier_gpu.h"
 
 #define PREFIX "store:"
 
@@ -36,6 +39,8 @@ void carrier_defaults(struct carrier *carrier)
 {
     memset(carrier, 0, sizeof *carrier);
     carrier->job_name = CARRIER_JOB_DEFAULT;
+    carrier->devices.items = carrier->devices_texts;
+    carrier->devices.items_max = CARRIER_DEVICES_MAX;
     carrier->fd = -1;
 }
 
@@ -60,6 +65,50 @@ static int check_job(const struct carrier *carrier, const char *command)
                         job, CLEAT_STORE_JOB_MAX);
 }
 
+static int parse_devices(struct carrier *carrier, const char *command)
+{
+    for (size_t i = 0; i < carrier->devices.count; i++) {
+        const char *text = carrier->devices.items[i];
+        uint64_t device;
+
+        if (!options_count(text, &device) || device > INT32_MAX) {
+            return options_fail(command,
+                                "--device %.32s: expected the number of a "
+                                "device",
+                                text);
+        }
+        carrier->devices_given[i] = (uint32_t)device;
+    }
+    return 0;
+}
+
+static int parse_topology(struct carrier *carrier, const char *command)
+{
+    const char *topology = carrier->topology;
+
+    if (topology == NULL || strcmp(topology, "broadcast") == 0) { return 0; }
+    carrier->fans_out = strcmp(topology, "fan-out") == 0;
+    if (carrier->fans_out) { return 0; }
+    return options_fail(
+        command, "--topology %.32s: expected broadcast or fan-out", topology);
+}
+
+static int parse_nccl(struct carrier *carrier, const char *command)
+{
+    int result;
+
+    if (!carrier->is_nccl) {
+        if (carrier->topology == NULL && carrier->devices.count == 0) {
+            return 0;
+        }
+        return options_fail(command, "%s: only with --transport nccl",
+                            carrier->topology != NULL ? "--topology"
+                                                      : "--device");
+    }
+    result = parse_topology(carrier, command);
+    return result == 0 ? parse_devices(carrier, command) : result;
+}
+
 int carrier_parse(struct carrier *carrier, const char *command)
 {
     char line[STORE_OPEN_LINE_BYTES];
@@ -67,10 +116,13 @@ int carrier_parse(struct carrier *carrier, const char *command)
     int result = check_job(carrier, command);
 
     if (result != 0) { return result; }
+    carrier->is_nccl = spec != NULL && strcmp(spec, "nccl") == 0;
+    result = parse_nccl(carrier, command);
+    if (result != 0 || carrier->is_nccl) { return result; }
     if (spec == NULL || strcmp(spec, "shm") == 0) { return 0; }
     if (strncmp(spec, PREFIX, strlen(PREFIX)) != 0) {
         return refuse(carrier, command,
-                      "expected shm, or store: and a store, as in "
+                      "expected shm, nccl, or store: and a store, as in "
                       "store:memory");
     }
     spec += strlen(PREFIX);
@@ -86,6 +138,14 @@ int carrier_parse(struct carrier *carrier, const char *command)
                       "alone, or memory:shared=NAME");
     }
     return 0;
+}
+
+uint32_t carrier_device(const struct carrier *carrier, uint32_t member)
+{
+    uint32_t given = (uint32_t)carrier->devices.count;
+
+    if (given != 0) { return carrier->devices_given[member % given]; }
+    return carrier->devices_found == 0 ? 0 : member % carrier->devices_found;
 }
 
 /* ---- the store ---------------------------------------------------------- */
@@ -202,6 +262,9 @@ int carrier_make(struct carrier *carrier, const struct job *job, uint32_t slots,
 {
     uint32_t keys;
 
+    if (carrier->is_nccl) {
+        return carrier_gpu_make(carrier, job, slots, receivers + 1, command);
+    }
     if (!carrier->is_store) { return 0; }
     if (carrier->own) {
         return make_own(carrier, job, slots, receivers, command);
@@ -413,6 +476,9 @@ int carrier_open_sender(struct carrier *carrier, const struct job *job,
     struct cleat_error error;
     int result;
 
+    if (carrier->is_nccl) {
+        return carrier_gpu_open_sender(carrier, job, slots, receivers, command);
+    }
     if (!carrier->is_store) { return 0; }
     result = open_store_for(carrier, command);
     if (result != 0) { return result; }
@@ -426,6 +492,9 @@ int carrier_open_receiver(struct carrier *carrier, const struct job *job,
     struct cleat_error error;
     int result;
 
+    if (carrier->is_nccl) {
+        return carrier_gpu_open_receiver(carrier, job, command);
+    }
     if (!carrier->is_store) { return 0; }
     result = open_store_for(carrier, command);
     if (result != 0) { return result; }
@@ -461,13 +530,13 @@ enum cleat_status carrier_ready(struct carrier *carrier, uint64_t patience_ns)
 const struct cleat_transport_sender *
 carrier_sender(const struct carrier *carrier)
 {
-    return carrier->is_store ? &carrier->sender : NULL;
+    return carrier->is_store || carrier->is_nccl ? &carrier->sender : NULL;
 }
 
 const struct cleat_transport_receiver *
 carrier_receiver(const struct carrier *carrier)
 {
-    return carrier->is_store ? &carrier->receiver : NULL;
+    return carrier->is_store || carrier->is_nccl ? &carrier->receiver : NULL;
 }
 
 /* ---- the end ------------------------------------------------------------ */
@@ -505,7 +574,7 @@ void carrier_sweep(struct carrier *carrier, const char *command)
 }
 
 /* What a call that has not come back may touch stays until the process ends. */
-void carrier_close(struct carrier *carrier)
+static void close_store(struct carrier *carrier)
 {
     struct store_opened *opened = &carrier->opened;
     bool returned = true;
@@ -529,4 +598,18 @@ void carrier_close(struct carrier *carrier)
     store_close(opened);
     if (carrier->fd >= 0) { (void)close(carrier->fd); }
     carrier->fd = -1;
+}
+
+/* At exit the driver and NCCL would wait for the device. */
+void carrier_close(struct carrier *carrier, int result)
+{
+    if (!carrier->is_nccl) {
+        close_store(carrier);
+    } else if (!carrier_gpu_close(carrier)) {
+        static const char text[] =
+            "cleat: the GPU is lost, and the process leaves at once\n";
+
+        (void)!write(STDERR_FILENO, text, sizeof text - 1);
+        _exit(result);
+    }
 }

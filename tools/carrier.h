@@ -2,6 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  *     --transport shm          shared memory
+ *     --transport nccl         from GPU to GPU (tools/carrier_gpu.h), in the
+ *                              pattern of --topology, each process on the
+ *                              device that --device names
  *     --transport store:SPEC   a store, as tools/store_open.h has it; with the
  *                              SPEC `memory`, one of this job alone, that
  *                              processes find as they find the board
@@ -18,12 +21,26 @@
 #include "store_open.h"
 
 #define CARRIER_JOB_DEFAULT "cleat-sync"
+#define CARRIER_DEVICES_MAX 65u /* a trainer's, and 64 engines' */
 
 struct carrier {
     /* As given: rows of an option table. */
     const char *transport; /* NULL: shm */
     const char *job_name;
     const char *map; /* of a trainer or an engine: the job's own memory */
+
+    const char *topology;        /* NULL: broadcast */
+    struct option_texts devices; /* the coordinator's: of all, the trainer
+                                    first; else this process's own */
+    const char *host; /* of a trainer or an engine: what to set NCCL_HOSTID to;
+                         NULL: nothing */
+
+    bool is_nccl;
+    bool fans_out;          /* --topology fan-out */
+    bool hosts;             /* the coordinator's: each is given a `host` */
+    uint32_t devices_found; /* the coordinator's */
+    uint32_t devices_given[CARRIER_DEVICES_MAX];
+    const char *devices_texts[CARRIER_DEVICES_MAX];
 
     bool is_store;
     bool own; /* store:memory */
@@ -42,12 +59,15 @@ struct carrier {
 };
 
 /* Rows of an option table; `map` for those who are started. */
-#define CARRIER_OPTIONS(carrier)                                             \
-    {.name = "transport", .kind = OPTION_TEXT, .to = &(carrier)->transport}, \
-    {                                                                        \
-        .name = "job", .kind = OPTION_TEXT, .to = &(carrier)->job_name       \
+#define CARRIER_OPTIONS(carrier)                                               \
+    {.name = "transport", .kind = OPTION_TEXT, .to = &(carrier)->transport},   \
+        {.name = "topology", .kind = OPTION_TEXT, .to = &(carrier)->topology}, \
+        {.name = "device", .kind = OPTION_TEXTS, .to = &(carrier)->devices},   \
+    {                                                                          \
+        .name = "job", .kind = OPTION_TEXT, .to = &(carrier)->job_name         \
     }
 #define CARRIER_MAP_OPTION(carrier)                                     \
+    {.name = "nccl-host", .kind = OPTION_TEXT, .to = &(carrier)->host}, \
     {                                                                   \
         .name = "store-map", .kind = OPTION_TEXT, .to = &(carrier)->map \
     }
@@ -57,8 +77,13 @@ void carrier_defaults(struct carrier *carrier);
 /* Reads the options. Returns 0, or 2 after one line on stderr. */
 int carrier_parse(struct carrier *carrier, const char *command);
 
-/* The coordinator's: opens the store, and makes one of the job's own first.
- * Returns 0; 2 or 9 after one line on stderr, as store_open has it. */
+/* Which device a member is to use: what was given, again from the start where
+ * members are more; the member's number, likewise, where nothing was. */
+uint32_t carrier_device(const struct carrier *carrier, uint32_t member);
+
+/* The coordinator's: opens the store, and makes one of the job's own first; or
+ * looks for the GPUs. Returns 0; 2 or 9 after one line on stderr, as store_open
+ * has it. */
 int carrier_make(struct carrier *carrier, const struct job *job, uint32_t slots,
                  uint32_t receivers, const char *command);
 
@@ -88,7 +113,8 @@ carrier_sender(const struct carrier *carrier);
 const struct cleat_transport_receiver *
 carrier_receiver(const struct carrier *carrier);
 
-/* Closes; cleans up as a sender. Idempotent. */
-void carrier_close(struct carrier *carrier);
+/* Closes; cleans up as a sender. Idempotent. With a device that is lost it does
+ * not return: the process leaves at once, with `result`. */
+void carrier_close(struct carrier *carrier, int result);
 
 #endif

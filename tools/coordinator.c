@@ -38,8 +38,9 @@
 #define SERVE_NS (30 * CLEAT_NS_PER_S)
 #define DUMP_NS (60 * CLEAT_NS_PER_S)
 
-/* How long children may take to end that clean up in a store. */
-#define STORE_GRACE_NS (5 * CLEAT_NS_PER_S)
+/* How long children may take to end that clean up in a store, or leave a group
+ * of GPUs. */
+#define CARRIER_GRACE_NS (5 * CLEAT_NS_PER_S)
 
 #define THREADS_MAX 64u
 
@@ -450,7 +451,9 @@ static enum cleat_status open_ports(struct coordinator *c,
     workers.mailbox = c->mailbox;
     workers.lease_ns = LEASE_NS;
     workers.reap_ns = REAP_NS;
-    if (c->setup->carrier.is_store) { workers.grace_ns = STORE_GRACE_NS; }
+    if (c->setup->carrier.is_store || c->setup->carrier.is_nccl) {
+        workers.grace_ns = CARRIER_GRACE_NS;
+    }
     return cleat_linux_workers_init(c->workers_block,
                                     cleat_linux_workers_bytes(c->members),
                                     &workers, &c->workers, error);
@@ -575,6 +578,7 @@ struct arguments {
     char faults[FAULTS_MAX][FAULT_TEXT_MAX];
     char board[128];
     char map[64];
+    char host[32];
     char dump[4096];
 };
 
@@ -655,11 +659,31 @@ static void add_common(struct arguments *all, const struct coordinator *c,
                setup->job.mode == JOB_STAGED ? "staged" : "in-place");
     add_count(all, "--bucket-mib", setup->job.bucket_mib);
     add_seconds(all, "--step-timeout-s", setup->job.step_timeout_ns);
+    if (setup->carrier.is_nccl) {
+        add_option(all, "--transport", setup->carrier.transport);
+    }
     if (!setup->carrier.is_store) { return; }
     add_option(all, "--transport", setup->carrier.transport);
     add_option(all, "--job", setup->carrier.job_name);
     if (carrier_path(&setup->carrier, all->map)) {
         add_option(all, "--store-map", all->map);
+    }
+}
+
+/* Which GPU, and how it is used. */
+static void add_device(struct arguments *all, const struct coordinator *c,
+                       uint32_t member)
+{
+    const struct carrier *carrier = &c->setup->carrier;
+
+    if (!carrier->is_nccl) { return; }
+    if (carrier->topology != NULL) {
+        add_option(all, "--topology", carrier->topology);
+    }
+    add_count(all, "--device", carrier_device(carrier, member));
+    if (carrier->hosts) {
+        (void)snprintf(all->host, sizeof all->host, "cleat-%" PRIu32, member);
+        add_option(all, "--nccl-host", all->host);
     }
 }
 
@@ -669,6 +693,7 @@ static void trainer_arguments(struct arguments *all,
     add_common(all, c, "trainer");
     add_count(all, "--slots", c->setup->slots);
     add_count(all, "--receivers", c->members - 1);
+    add_device(all, c, 0);
     add_faults(all, c, 0);
 }
 
@@ -677,6 +702,7 @@ static void engine_arguments(struct arguments *all, const struct coordinator *c,
 {
     add_common(all, c, "engine");
     add_count(all, "--member", member);
+    add_device(all, c, member);
     add_count(all, "--seed", c->setup->seed);
     add_seconds(all, "--orphan-timeout-s", c->setup->orphan_timeout_ns);
     if (c->setup->dump != NULL && (member - 1) % c->config.workers == 0) {
@@ -1100,7 +1126,7 @@ static void close_all(struct coordinator *c)
     if (c->bringup_mailbox.context != NULL) {
         cleat_linux_mailbox_close(&c->bringup_mailbox);
     }
-    carrier_close(&c->setup->carrier);
+    if (c->setup->carrier.is_store) { carrier_close(&c->setup->carrier, 0); }
     board_close(&c->board);
     if (c->board_file[0] != '\0') { (void)unlink(c->board_file); }
 }

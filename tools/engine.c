@@ -455,6 +455,7 @@ static int say_orphaned(struct engine *engine)
 static int run(struct engine *engine)
 {
     enum cleat_status status;
+    int result = 0;
 
     if (pthread_create(&engine->serving, NULL, serve, engine) != 0) {
         return options_fail(COMMAND, "no thread to serve with");
@@ -463,9 +464,11 @@ static int run(struct engine *engine)
     atomic_store(&engine->serving_ends, true);
     (void)pthread_join(engine->serving, NULL);
     cleat_local_engine_close(engine->local);
-    carrier_close(&engine->carrier);
-    if (status == CLEAT_OK) { return 0; }
-    return engine->attach != NULL ? say_orphaned(engine) : 1;
+    if (status != CLEAT_OK) {
+        result = engine->attach != NULL ? say_orphaned(engine) : 1;
+    }
+    carrier_close(&engine->carrier, result);
+    return result;
 }
 
 static const char usage[] =
@@ -481,9 +484,11 @@ static const char usage[] =
     "  --board PATH          the coordinator's board: the socket's path and\n"
     "                        .board\n"
     "  --mode, --bucket-mib, --step-timeout-s, --orphan-timeout-s,\n"
-    "  --fault, --seed, --transport, --job\n"
+    "  --fault, --seed, --transport, --topology, --job\n"
     "                        as for cleat sync\n"
     "  --store-map PATH      where the coordinator has store:memory\n"
+    "  --device N            its own, with --transport nccl (0)\n"
+    "  --nccl-host TEXT      what to set NCCL_HOSTID to\n"
     "  --cache-mib N         of the KV cache (16)\n"
     "  --dump FILE           for the weights, when cleat sync asks\n"
     "\n"
@@ -550,7 +555,9 @@ int cleat_tool_engine(int argc, char **argv)
     if (result == 0) {
         result = carrier_open_receiver(&engine.carrier, &engine.job, COMMAND);
     }
-    if (result == 0) { result = open_local(&engine); }
-    if (result == 0) { result = run(&engine); }
+    if (result != 0) { return result; }
+    result = open_local(&engine);
+    if (result == 0) { return run(&engine); }
+    carrier_close(&engine.carrier, result);
     return result;
 }

@@ -136,13 +136,14 @@ static int run(struct trainer *trainer)
     if (block == NULL) { return options_fail(COMMAND, "no memory"); }
     if (cleat_local_trainer_open(block, bytes, &config, &trainer->local,
                                  &error) != CLEAT_OK) {
-        carrier_close(&trainer->carrier);
-        return options_fail(COMMAND, "%s (a trainer is started by cleat sync)",
-                            error.text);
+        (void)options_fail(COMMAND, "%s (a trainer is started by cleat sync)",
+                           error.text);
+        carrier_close(&trainer->carrier, 2);
+        return 2;
     }
     status = cleat_local_trainer_run(trainer->local);
     cleat_local_trainer_close(trainer->local);
-    carrier_close(&trainer->carrier);
+    carrier_close(&trainer->carrier, status == CLEAT_OK ? 0 : 1);
     return status == CLEAT_OK ? 0 : 1;
 }
 
@@ -151,8 +152,10 @@ static const char usage[] =
     "                     [OPTION]...\n"
     "The sender of cleat sync, which starts it with its control channel as\n"
     "descriptor 3. --mode, --bucket-mib, --slots, --step-timeout-s, --fault,\n"
-    "--transport and --job are as for cleat sync; --store-map PATH is where\n"
-    "the coordinator has store:memory.\n";
+    "--transport, --topology and --job are as for cleat sync; --store-map "
+    "PATH\n"
+    "is where the coordinator has store:memory; --device N is this process's\n"
+    "own (0), --nccl-host TEXT what to set NCCL_HOSTID to.\n";
 
 int cleat_tool_trainer(int argc, char **argv)
 {

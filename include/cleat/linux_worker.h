@@ -71,7 +71,8 @@ struct cleat_worker_command {
     uint32_t member;
     uint32_t attempt;
     uint32_t receiver_index;  /* prepare, group, send: which receiver this is */
-    uint32_t receivers_count; /* of how many. In prepare: of how many at most */
+    uint32_t receivers_count; /* of how many. In prepare: of how many that are
+                                 to take part, whoever of them is lost then */
     uint64_t term;
     uint64_t epoch;
     uint64_t version;

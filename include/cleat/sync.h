@@ -148,7 +148,8 @@ struct cleat_sync_request {
 struct cleat_sync_command {
     enum cleat_sync_step step;
     uint32_t member;
-    uint32_t attempt; /* 1 …; 0 before the first */
+    uint32_t attempt;         /* 1 …; 0 before the first */
+    uint32_t receivers_count; /* members of replicas that take part, now */
     uint64_t term;
     uint64_t epoch;
     uint64_t version;

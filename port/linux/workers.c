@@ -272,7 +272,9 @@ static void number_receivers(const struct cleat_linux_workers *workers,
     uint32_t trainers = workers->config.trainers;
 
     if (command->step == CLEAT_SYNC_PREPARE) {
-        out->receivers_count = workers->config.members - trainers;
+        out->receivers_count = command->receivers_count != 0
+                                   ? command->receivers_count
+                                   : workers->config.members - trainers;
         out->receiver_index = command->member < trainers
                                   ? 0
                                   : command->member - trainers;

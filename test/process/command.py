@@ -654,6 +654,8 @@ def bad_input(folder, weights):
             (("--transport", "store:memory:keys=9"), ("store:memory alone",)),
             (("--transport", "store:memory:kyes=9"), ("kyes",)),
             (("--transport", "store:memory:shared=a/b"), ("shared=a/b",)),
+            (("--device", "0"), ("--device", "--transport nccl")),
+            (("--topology", "fan-out"), ("--topology", "--transport nccl")),
             (("--job", "/a"), ("--job /a", "slash")),
             (("--job", "a/"), ("--job a/", "slash")),
             (("--job", "x" * 97), ("--job", "96"))):

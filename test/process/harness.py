@@ -66,11 +66,13 @@ def segments():
 class Job:
     """One `cleat sync`, in a folder of its own, with its processes marked."""
 
-    def __init__(self, cleat, weights, *options, listens=False):
+    def __init__(self, cleat, weights, *options, listens=False,
+                 environment=()):
         self.mark = uuid.uuid4().hex
         self.folder = tempfile.mkdtemp(prefix="cleat-test-")
         self.segments = segments()
-        self.environment = dict(os.environ, **{MARK: self.mark})
+        self.environment = dict(os.environ, **{MARK: self.mark},
+                                **dict(environment))
         self.cleat = cleat
         self.lines = []
         self.heard = threading.Condition()
@@ -175,6 +177,27 @@ class Job:
 
     def __exit__(self, *unused):
         self.close()
+
+
+class Gpus:
+    """The fakes of CUDA and NCCL, for one job: a world of its own, in which
+    `plan` holds. What is in `first` is loaded in their place."""
+
+    def __init__(self, fakes, plan="", first=None):
+        self.fakes, self.plan, self.first = fakes, plan, first
+        self.folder = tempfile.mkdtemp(prefix="cleat-test-")
+
+    def environment(self):
+        paths = [os.path.join(self.fakes, name)
+                 for name in (self.first, "lib") if name]
+        return {"LD_LIBRARY_PATH": ":".join(paths), "FAKE_GPU": self.plan,
+                "FAKE_GPU_WORLD": os.path.join(self.folder, "world")}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def make_weights(cleat, folder, params="4M", name="weights.safetensors"):

@@ -943,6 +943,27 @@ static void a_late_permanent_error_is_kept_once(void **state)
 
 /* ---------------------------------------------------------------- commands */
 
+static void a_command_tells_how_many_receivers_take_part(void **state)
+{
+    struct cleat_sync_config config = small_config();
+    struct cleat_sync_command commands[8];
+    struct job job;
+
+    (void)state;
+    start(&job, &config);
+    assert_int_equal(begin(&job, 0), CLEAT_OK);
+    assert_int_equal(take(&job, commands, 8), 2);
+    assert_int_equal(commands[0].receivers_count, 2);
+    /* The second replica says nothing, and is left out. */
+    do_it(&job, 0, &commands[0]);
+    assert_int_equal(cleat_sync_tick(job.sync, cleat_sync_deadline(job.sync)),
+                     CLEAT_OK);
+    go_to(&job, commands[0].deadline_ns, CLEAT_SYNC_PREPARE);
+    assert_int_equal(take(&job, commands, 8), 2); /* the trainer, a replica */
+    assert_int_equal(commands[0].receivers_count, 1);
+    assert_int_equal(commands[1].receivers_count, 1);
+}
+
 static void what_is_idempotent_is_sent_again_and_nothing_else(void **state)
 {
     struct cleat_sync_config config = small_config();
@@ -1268,6 +1289,7 @@ int main(void)
         cmocka_unit_test(a_replica_that_has_failed_is_not_waited_for),
         cmocka_unit_test(deviant_and_damaged_answers_are_found),
         cmocka_unit_test(a_late_permanent_error_is_kept_once),
+        cmocka_unit_test(a_command_tells_how_many_receivers_take_part),
         cmocka_unit_test(what_is_idempotent_is_sent_again_and_nothing_else),
         cmocka_unit_test(with_no_retry_nothing_is_sent_again),
         cmocka_unit_test(at_the_end_of_time_nothing_leaves_and_all_ends),

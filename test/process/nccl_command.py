@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+# Cleat: `cleat sync --transport nccl`, over the fakes of CUDA and NCCL.
+# SPDX-License-Identifier: Apache-2.0
+"""usage: nccl_command.py --cleat PATH (--gpus FOLDER | --absent) [--jobs N]
+                          [--only TEXT]
+
+--gpus: where test/fakes has put CUDA and NCCL. --absent: this build has no
+port/nccl. The faults of `cleat sync` are matrix.py's.
+"""
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True  # nothing in the source tree
+
+import harness
+from harness import expect
+
+NCCL = ("--transport", "nccl", "--bucket-mib", "1")
+
+
+class Tests:
+    def __init__(self, cleat, weights, fakes):
+        self.cleat, self.weights, self.fakes = cleat, weights, fakes
+
+    def gpus(self, plan="", first=None):
+        return harness.Gpus(self.fakes, plan, first)
+
+    def job(self, gpus, *options, more=()):
+        return harness.Job(self.cleat, self.weights, *NCCL, *options,
+                           environment={**gpus.environment(), **dict(more)})
+
+    def finish(self, job, code, *files, replicas=4, version=1):
+        found = job.wait()
+        expect(found == code, "exit", found, "expected", code, job.out,
+               job.lines)
+        report = job.report()
+        harness.check_schema(report, replicas)
+        harness.check_outcome(report, code, version=version)
+        expect(report["transport"] == "nccl", report["transport"])
+        job.expect_nothing_left(*files)
+        return report
+
+    # ---- what it does ----
+
+    def what_arrives_is_what_shared_memory_brings(self):
+        files = ("replica-0.safetensors", "replica-1.safetensors")
+        options = ("--replicas", "2", "--rounds", "2", "--dump", ".")
+        said = []
+        for transport in (("shm",), ("nccl", "--topology", "broadcast"),
+                          ("nccl", "--topology", "fan-out")):
+            with self.gpus() as gpus, harness.Job(
+                    self.cleat, self.weights, "--bucket-mib", "1", *options,
+                    "--transport", *transport,
+                    environment=gpus.environment()) as job:
+                expect(job.wait() == 0, transport, job.out, job.lines)
+                for name in files:
+                    path = os.path.join(job.folder, name)
+                    with open(path, "rb") as file:
+                        said.append(file.read())
+                used = os.path.exists(gpus.environment()["FAKE_GPU_WORLD"])
+                expect(used == (transport[0] == "nccl"), "GPUs:", used)
+        expect(all(one == said[0] for one in said), "they differ")
+
+    def a_dead_replica_is_left_out_of_the_groups_that_follow(self):
+        with self.gpus() as gpus, self.job(
+                gpus, "--rounds", "3", "--replicas", "3", "--fault",
+                "send@3:1:kill") as job:
+            report = self.finish(job, 3, replicas=3, version=3)
+            expect(report["attempts"] == 4, report["attempts"])
+
+    def replicas_of_two_workers_have_a_device_each(self):
+        with self.gpus("devices=5") as gpus, self.job(
+                gpus, "--replicas", "2", "--workers", "2") as job:
+            self.finish(job, 0, replicas=2)
+
+    def one_device_is_shared_when_that_is_asked_for(self):
+        with self.gpus("devices=1") as gpus, self.job(
+                gpus, "--device", "0") as job:
+            self.finish(job, 0)
+            expect(any("device 0 is given to several" in str(line)
+                       for line in job.lines), job.lines)
+
+    def one_device_is_shared_where_nccl_can(self):
+        allowed = {"NCCL_MULTI_RANK_GPU_ENABLE": "1"}
+        with self.gpus("devices=1", "nccl_2_30") as gpus, self.job(
+                gpus, more=allowed) as job:
+            self.finish(job, 0)
+
+    def the_oldest_nccl_that_is_taken_brings_it_too(self):
+        with self.gpus("", "nccl_2_19") as gpus, self.job(
+                gpus, "--fault", "send@3:1:kill") as job:
+            self.finish(job, 3)
+
+    def engines_may_attach(self):
+        with self.gpus() as gpus, self.job(
+                gpus, "--listen", "socket", "--replicas", "2", "--topology",
+                "fan-out") as job:
+            job.await_line("  ")
+            job.await_line("cleat sync: waiting for trainer")
+            shown = [line for line in job.lines if line.startswith("  ")]
+            engines = [subprocess.Popen("exec " + line[:-2].strip(), shell=True,
+                                        cwd=job.folder, env=job.environment)
+                       for line in shown]
+            code = job.wait()
+            for engine in engines:
+                engine.wait(harness.WATCHDOG_S)
+            expect(code == 0, code, job.out, job.lines)
+
+    # ---- a device that is lost ----
+
+    def lost(self, plan, code, *options, who="replica", error=True):
+        with self.gpus(plan) as gpus, self.job(
+                gpus, "--replicas", "3", *options) as job:
+            report = self.finish(job, code, replicas=3, version=int(code == 3))
+            if error:
+                expect(any(e["status"] == "DEVICE_LOST" and
+                           e["who"].startswith(who) for e in report["errors"]),
+                       report["errors"])
+            expect(any("the GPU is lost" in str(line) for line in job.lines),
+                   job.lines)
+
+    def a_replica_whose_device_is_lost_is_quarantined(self):
+        # 700: an illegal address, of a copy to the host. Without the last
+        # rank there is none of its number.
+        self.lost("cuMemcpyAsync#3:fail=700@rank=3", 3)
+
+    def without_the_trainers_device_everybody_goes_back(self):
+        self.lost("cuMemcpyAsync#3:fail=700@rank=0", 4, who="trainer")
+
+    # ---- bad input ----
+
+    def bad_input_is_one_line_and_nothing_else(self):
+        for plan, first, options, words in bad_input():
+            with self.gpus(plan, first) as gpus:
+                self.refused(gpus.environment(), options, words)
+
+    def libraries_that_are_not_there_are_named(self):
+        for name in ("libcuda.so.1", "libnccl.so.2"):
+            with self.gpus() as gpus:
+                environment = gpus.environment()
+                with open(os.path.join(gpus.folder, name), "wb"):
+                    pass # in place of one that this machine may have
+                environment["LD_LIBRARY_PATH"] = (
+                    gpus.folder + ":" + environment["LD_LIBRARY_PATH"])
+                self.refused(environment, (), ("--transport nccl", name))
+
+    def refused(self, environment, options, words):
+        mark = os.urandom(16).hex()
+        with tempfile.TemporaryDirectory(prefix="cleat-test-") as folder:
+            done = subprocess.run(
+                [self.cleat, "sync", "--weights", self.weights, *NCCL, "--dump",
+                 "d", "--trace", "t", *options], cwd=folder,
+                capture_output=True, text=True, check=False,
+                timeout=harness.WATCHDOG_S,
+                env={**os.environ, **environment, harness.MARK: mark})
+            said = done.stderr
+            expect(done.returncode == 2, options, "exit", done.returncode, said)
+            expect(done.stdout == "", options, "printed", done.stdout)
+            expect(said.startswith("cleat sync: ") and said.endswith("\n")
+                   and said.count("\n") == 1, options, "said", repr(said))
+            for word in words:
+                expect(word in said, options, "did not say", repr(word), "in",
+                       said)
+            expect(os.listdir(folder) == [], "wrote", os.listdir(folder))
+        expect(not harness.marked(mark), options, "left a process")
+
+
+def bad_input():
+    """(the fakes' plan, the folder before theirs, options, words to be said)"""
+    yield "init=34", None, (), ("--transport nccl", "libcuda.so.1", "stub")
+    yield "devices=0", None, (), ("--transport nccl", "no device")
+    yield "", "nccl_2_18", (), ("libnccl.so.2 is NCCL 2.18.6", "2.19 or newer")
+    yield "", "cuda_broken", (), ("--transport nccl", "cuMemcpyAsync")
+    yield "devices=4", None, (), ("5 processes and 4 devices", "--device")
+    yield ("devices=4", "nccl_2_30", (),
+           ("--device", "NCCL_MULTI_RANK_GPU_ENABLE=1"))
+    yield "devices=2", None, ("--device", "2"), ("--device 2", "shows 2")
+    yield "memory=2M", None, (), ("2097152 bytes", "need")
+    yield "", None, ("--replicas", "65"), ("at most 64", "65")
+    yield "", None, ("--device", "x"), ("--device x", "number")
+    yield "", None, ("--device", "-1"), ("--device",)
+    yield ("", None, ("--replicas", "1") + ("--device", "0") * 3,
+           ("--device", "3 times", "2 processes"))
+    yield "", None, ("--topology", "ring"), ("ring", "broadcast", "fan-out")
+
+
+def absent(cleat, weights):
+    done = subprocess.run([cleat, "sync", "--weights", weights, *NCCL],
+                          capture_output=True, text=True, check=False,
+                          timeout=harness.WATCHDOG_S)
+    expect(done.returncode == 2 and done.stderr.count("\n") == 1 and
+           "this build has no port/nccl" in done.stderr, done.returncode,
+           done.stderr)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cleat", required=True)
+    parser.add_argument("--gpus")
+    parser.add_argument("--absent", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="")
+    arguments = parser.parse_args()
+    folder = tempfile.mkdtemp(prefix="cleat-test-")
+    try:
+        cleat = os.path.abspath(arguments.cleat)
+        weights = harness.make_weights(cleat, folder)
+        if arguments.absent:
+            absent(cleat, weights)
+            return 0
+        tests = Tests(cleat, weights, arguments.gpus)
+        helpers = ("gpus", "job", "finish", "lost", "refused")
+        cells = [name for name in vars(Tests) if not name.startswith("_")
+                 and name not in helpers and arguments.only in name]
+        return 1 if harness.run_all(
+            cells, lambda name: getattr(tests, name)() or "ok",
+            arguments.jobs) else 0
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
