@@ -93,19 +93,35 @@ static int parse_topology(struct carrier *carrier, const char *command)
         command, "--topology %.32s: expected broadcast or fan-out", topology);
 }
 
+static int parse_digest(struct carrier *carrier, const char *command)
+{
+    const char *digest = carrier->digest;
+
+    if (digest == NULL || strcmp(digest, "on") == 0) { return 0; }
+    carrier->skips_digest = strcmp(digest, "off") == 0;
+    if (carrier->skips_digest) { return 0; }
+    return options_fail(command, "--digest %.32s: expected on or off", digest);
+}
+
+/* What is said of GPUs where there are none. */
+static int parse_other(const struct carrier *carrier, const char *command)
+{
+    const char *option = carrier->topology != NULL     ? "--topology"
+                         : carrier->digest != NULL     ? "--digest"
+                         : carrier->devices.count != 0 ? "--device"
+                                                       : NULL;
+
+    if (option == NULL) { return 0; }
+    return options_fail(command, "%s: only with --transport nccl", option);
+}
+
 static int parse_nccl(struct carrier *carrier, const char *command)
 {
     int result;
 
-    if (!carrier->is_nccl) {
-        if (carrier->topology == NULL && carrier->devices.count == 0) {
-            return 0;
-        }
-        return options_fail(command, "%s: only with --transport nccl",
-                            carrier->topology != NULL ? "--topology"
-                                                      : "--device");
-    }
+    if (!carrier->is_nccl) { return parse_other(carrier, command); }
     result = parse_topology(carrier, command);
+    if (result == 0) { result = parse_digest(carrier, command); }
     return result == 0 ? parse_devices(carrier, command) : result;
 }
 
@@ -601,15 +617,20 @@ static void close_store(struct carrier *carrier)
 }
 
 /* At exit the driver and NCCL would wait for the device. */
+void carrier_leave(int result)
+{
+    static const char text[] =
+        "cleat: the GPU is lost, and the process leaves at once\n";
+
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    _exit(result);
+}
+
 void carrier_close(struct carrier *carrier, int result)
 {
     if (!carrier->is_nccl) {
         close_store(carrier);
     } else if (!carrier_gpu_close(carrier)) {
-        static const char text[] =
-            "cleat: the GPU is lost, and the process leaves at once\n";
-
-        (void)!write(STDERR_FILENO, text, sizeof text - 1);
-        _exit(result);
+        carrier_leave(result);
     }
 }

@@ -4,7 +4,8 @@
  *     --transport shm          shared memory
  *     --transport nccl         from GPU to GPU (tools/carrier_gpu.h), in the
  *                              pattern of --topology, each process on the
- *                              device that --device names
+ *                              device that --device names; engines have their
+ *                              weights there (tools/weights_gpu.h)
  *     --transport store:SPEC   a store, as tools/store_open.h has it; with the
  *                              SPEC `memory`, one of this job alone, that
  *                              processes find as they find the board
@@ -19,6 +20,7 @@
 #include "cleat/store_transport.h"
 #include "job.h"
 #include "store_open.h"
+#include "weights_gpu.h"
 
 #define CARRIER_JOB_DEFAULT "cleat-sync"
 #define CARRIER_DEVICES_MAX 65u /* a trainer's, and 64 engines' */
@@ -32,12 +34,16 @@ struct carrier {
     const char *topology;        /* NULL: broadcast */
     struct option_texts devices; /* the coordinator's: of all, the trainer
                                     first; else this process's own */
+    const char *digest;          /* NULL: on */
     const char *host; /* of a trainer or an engine: what to set NCCL_HOSTID to;
                          NULL: nothing */
 
     bool is_nccl;
-    bool fans_out;          /* --topology fan-out */
-    bool hosts;             /* the coordinator's: each is given a `host` */
+    bool fans_out;     /* --topology fan-out */
+    bool skips_digest; /* --digest off */
+    bool attaches;     /* the coordinator's: engines come by themselves, and
+                          may have their memory already */
+    bool hosts;        /* the coordinator's: each is given a `host` */
     uint32_t devices_found; /* the coordinator's */
     uint32_t devices_given[CARRIER_DEVICES_MAX];
     const char *devices_texts[CARRIER_DEVICES_MAX];
@@ -56,12 +62,15 @@ struct carrier {
     struct cleat_mailbox mailboxes[3];
     struct cleat_transport_sender sender;
     struct cleat_transport_receiver receiver;
+    struct weights_gpu *weights; /* of an end with is_nccl: an engine's; a
+                                    trainer's that skips digests. Else NULL */
 };
 
 /* Rows of an option table; `map` for those who are started. */
 #define CARRIER_OPTIONS(carrier)                                               \
     {.name = "transport", .kind = OPTION_TEXT, .to = &(carrier)->transport},   \
         {.name = "topology", .kind = OPTION_TEXT, .to = &(carrier)->topology}, \
+        {.name = "digest", .kind = OPTION_TEXT, .to = &(carrier)->digest},     \
         {.name = "device", .kind = OPTION_TEXTS, .to = &(carrier)->devices},   \
     {                                                                          \
         .name = "job", .kind = OPTION_TEXT, .to = &(carrier)->job_name         \
@@ -116,5 +125,9 @@ carrier_receiver(const struct carrier *carrier);
 /* Closes; cleans up as a sender. Idempotent. With a device that is lost it does
  * not return: the process leaves at once, with `result`. */
 void carrier_close(struct carrier *carrier, int result);
+
+/* That end of carrier_close: the device is lost. Any thread; does not return.
+ */
+_Noreturn void carrier_leave(int result);
 
 #endif

@@ -60,30 +60,82 @@ static int check_devices(const struct carrier *carrier, uint32_t members,
     return 0;
 }
 
-/* All slots of those who use a device, next to what it has when it is empty. */
+/* What one process has on its device: slots, and weights. Only a trainer that
+ * skips digests has its version there. */
+static uint64_t memory_of(const struct carrier *carrier, const struct job *job,
+                          uint32_t slots, uint32_t member)
+{
+    uint64_t copies = job->mode == JOB_STAGED ? 2 : 1;
+
+    if (member == 0) { copies = carrier->skips_digest ? 1 : 0; }
+    return slots_of(job, member == 0 ? slots : CLEAT_NCCL_SLOTS_DEFAULT) *
+               bucket_bytes_of(job) +
+           copies * job->flat_bytes;
+}
+
+/* Of the first `members` of them. */
+static uint64_t memory_on(const struct carrier *carrier, const struct job *job,
+                          uint32_t slots, uint32_t members, uint32_t device)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < members; i++) {
+        if (carrier_device(carrier, i) == device) {
+            bytes += memory_of(carrier, job, slots, i);
+        }
+    }
+    return bytes;
+}
+
+/* Takes the memory of all who will be started to use a device, and gives it
+ * back: what is free is known to nobody without a context, and the processes
+ * would find out one after the other, when the job has begun. Their contexts,
+ * and what NCCL takes, are not in it. */
+static int try_memory(uint32_t device, uint64_t needed, const char *command)
+{
+    static _Alignas(64) unsigned char block[CLEAT_CUDA_BYTES];
+    struct cleat_cuda_config config = {
+        .device = device, .slots_count = 1, .slot_bytes = needed};
+    struct cleat_cuda *cuda = NULL;
+    struct cleat_error error;
+    enum cleat_status status;
+
+    if (needed == 0) { return 0; }
+    status = cleat_cuda_open(block, sizeof block, &config, &cuda, &error);
+    if (status == CLEAT_OK) {
+        if (cleat_cuda_close(cuda) == CLEAT_OK) { return 0; }
+        return options_fail(
+            command, "--transport nccl: device %" PRIu32 " is lost", device);
+    }
+    return options_fail(command,
+                        "--transport nccl: the slots and the weights of all "
+                        "its processes: %s",
+                        error.text);
+}
+
+/* On each device that is used: first next to what it has when it is empty. */
 static int check_memory(const struct carrier *carrier, const struct job *job,
                         uint32_t slots, uint32_t members,
                         const struct cleat_cuda_info *info, const char *command)
 {
-    for (uint32_t d = 0; d < info->devices_count && d < CLEAT_CUDA_DEVICES_MAX;
-         d++) {
-        uint64_t needed = 0;
+    uint32_t started = carrier->attaches ? 1 : members;
+    int result = 0;
 
-        for (uint32_t i = 0; i < members; i++) {
-            if (carrier_device(carrier, i) != d) { continue; }
-            needed += slots_of(job, i == 0 ? slots : CLEAT_NCCL_SLOTS_DEFAULT) *
-                      bucket_bytes_of(job);
-        }
-        if (needed > info->devices[d].bytes) {
+    for (uint32_t d = 0; result == 0 && d < info->devices_count; d++) {
+        uint64_t needed = memory_on(carrier, job, slots, members, d);
+
+        if (d < CLEAT_CUDA_DEVICES_MAX && needed > info->devices[d].bytes) {
             return options_fail(command,
                                 "--transport nccl: device %" PRIu32
                                 " has %" PRIu64
-                                " bytes of memory, and the slots of its "
-                                "processes need %" PRIu64,
+                                " bytes of memory, and the slots and the "
+                                "weights of its processes need %" PRIu64,
                                 d, info->devices[d].bytes, needed);
         }
+        needed = memory_on(carrier, job, slots, started, d);
+        result = try_memory(d, needed, command);
     }
-    return 0;
+    return result;
 }
 
 /* Two members with one device; false when there are none. */
@@ -191,8 +243,34 @@ static struct cleat_nccl_config configure(const struct carrier *carrier,
     config.device = carrier_device(carrier, 0);
     config.topology = carrier->fans_out ? CLEAT_NCCL_FAN_OUT
                                         : CLEAT_NCCL_BROADCAST;
+    config.on_device = carrier->skips_digest ? 1 : 0;
     config.bucket_ns = job->step_timeout_ns;
     return config;
+}
+
+static struct weights_gpu_config
+configure_weights(const struct carrier *carrier, const struct job *job)
+{
+    struct weights_gpu_config config = {
+        .job = job,
+        .device = carrier_device(carrier, 0),
+        .copies = 1,
+        .on_device = carrier->skips_digest,
+    };
+
+    return config;
+}
+
+/* Behind the transport's end, which has set the environment; without them that
+ * is closed again. */
+static int open_weights(struct carrier *carrier,
+                        const struct weights_gpu_config *config,
+                        const char *command)
+{
+    int result = weights_gpu_open(config, command, &carrier->weights);
+
+    if (result != 0) { carrier_close(carrier, result); }
+    return result;
 }
 
 static void *take_block(const char *command)
@@ -208,6 +286,7 @@ int carrier_gpu_open_sender(struct carrier *carrier, const struct job *job,
                             const char *command)
 {
     struct cleat_nccl_config config = configure(carrier, job, slots);
+    struct weights_gpu_config weights = configure_weights(carrier, job);
     void *block = take_block(command);
     struct cleat_error error;
 
@@ -215,10 +294,11 @@ int carrier_gpu_open_sender(struct carrier *carrier, const struct job *job,
     set_environment(carrier);
     config.receivers_max = receivers;
     if (cleat_nccl_sender_open(block, CLEAT_NCCL_BYTES, &config,
-                               &carrier->sender, &error) == CLEAT_OK) {
-        return 0;
+                               &carrier->sender, &error) != CLEAT_OK) {
+        return refuse(command, error.text);
     }
-    return refuse(command, error.text);
+    weights.sender = &carrier->sender;
+    return carrier->skips_digest ? open_weights(carrier, &weights, command) : 0;
 }
 
 int carrier_gpu_open_receiver(struct carrier *carrier, const struct job *job,
@@ -226,23 +306,34 @@ int carrier_gpu_open_receiver(struct carrier *carrier, const struct job *job,
 {
     struct cleat_nccl_config config = configure(carrier, job,
                                                 CLEAT_NCCL_SLOTS_DEFAULT);
+    struct weights_gpu_config weights = configure_weights(carrier, job);
     void *block = take_block(command);
     struct cleat_error error;
 
     if (block == NULL) { return 2; }
     set_environment(carrier);
     if (cleat_nccl_receiver_open(block, CLEAT_NCCL_BYTES, &config,
-                                 &carrier->receiver, &error) == CLEAT_OK) {
-        return 0;
+                                 &carrier->receiver, &error) != CLEAT_OK) {
+        return refuse(command, error.text);
     }
-    return refuse(command, error.text);
+    weights.copies = job->mode == JOB_STAGED ? 2 : 1;
+    weights.receiver = &carrier->receiver;
+    return open_weights(carrier, &weights, command);
 }
 
-/* The blocks stay until the process ends. */
+/* The blocks stay until the process ends. The weights are last: freeing waits
+ * for all that is going on on the device, also for what a broken group has left
+ * there. */
 bool carrier_gpu_close(struct carrier *carrier)
 {
+    bool lost = weights_gpu_lost(carrier->weights);
     enum cleat_status sender = cleat_nccl_sender_close(&carrier->sender);
     enum cleat_status receiver = cleat_nccl_receiver_close(&carrier->receiver);
 
-    return sender == CLEAT_OK && receiver == CLEAT_OK;
+    if (lost || sender != CLEAT_OK || receiver != CLEAT_OK ||
+        !weights_gpu_close(carrier->weights)) {
+        return false;
+    }
+    carrier->weights = NULL;
+    return true;
 }

@@ -9,12 +9,13 @@
 
 #include "carrier.h"
 
-/* The coordinator's, before anything is started: is there a driver, NCCL and a
- * device for each of the `members` processes? Returns 0; 2 after one line. */
+/* The coordinator's, before anything is started: is there a driver, NCCL, and a
+ * device for each of the `members` processes, with memory for its slots and its
+ * weights? Returns 0; 2 after one line. */
 int carrier_gpu_make(struct carrier *carrier, const struct job *job,
                      uint32_t slots, uint32_t members, const char *command);
 
-/* The ends. Return 0; 2 after one line. */
+/* The ends, and carrier->weights. Return 0; 2 after one line. */
 int carrier_gpu_open_sender(struct carrier *carrier, const struct job *job,
                             uint32_t slots, uint32_t receivers,
                             const char *command);

@@ -98,6 +98,7 @@ struct coordinator {
     struct report report;
     uint64_t version; /* that is served; engines begin with 0 */
     bool updated;     /* a round has ended, and replicas served after it */
+    bool mismatched;  /* a process has been given other weights */
     uint64_t started_ns;
 };
 
@@ -131,10 +132,12 @@ static struct cleat_sync_config sync_config(const struct sync_setup *setup)
     config.attempts_max = (uint32_t)setup->attempts_max;
     config.step_timeout_ns = step_ns;
     config.retry_ns = step_ns / 5 < RETRY_NS_MAX ? step_ns / 5 : RETRY_NS_MAX;
-    /* In prepare the trainer reads all of its weights once, for their digests;
-     * in send all of them go to every receiver. */
-    config.step_ns[CLEAT_SYNC_PREPARE] = step_ns +
-                                         floor_ns(setup->job.bytes, 1);
+    /* In prepare the trainer reads all of its weights once, for their digests,
+     * and once more where it takes them to its GPU; in send all of them go to
+     * every receiver. */
+    config.step_ns[CLEAT_SYNC_PREPARE] =
+        step_ns +
+        floor_ns(setup->job.bytes, setup->carrier.skips_digest ? 2 : 1);
     config.step_ns[CLEAT_SYNC_SEND] = step_ns +
                                       floor_ns(setup->job.bytes, receivers);
     /* Long enough to become certain: a killed child is reaped, or the last
@@ -451,6 +454,12 @@ static enum cleat_status open_ports(struct coordinator *c,
     workers.mailbox = c->mailbox;
     workers.lease_ns = LEASE_NS;
     workers.reap_ns = REAP_NS;
+    status = cleat_tensors_layout(&c->setup->job.source,
+                                  c->setup->job.bucket_bytes, &workers.layout);
+    if (status != CLEAT_OK) {
+        return cleat_error_set(error, status, 0, 0,
+                               "the weights' table cannot be read");
+    }
     if (c->setup->carrier.is_store || c->setup->carrier.is_nccl) {
         workers.grace_ns = CARRIER_GRACE_NS;
     }
@@ -548,6 +557,7 @@ static int open_all(struct coordinator *c)
     }
     if (status != CLEAT_OK) { return options_fail(COMMAND, "%s", error.text); }
     result = open_board(c);
+    c->setup->carrier.attaches = c->setup->listen != NULL;
     if (result == 0) {
         result = carrier_make(&c->setup->carrier, &c->setup->job,
                               (uint32_t)c->setup->slots, c->members - 1,
@@ -680,6 +690,9 @@ static void add_device(struct arguments *all, const struct coordinator *c,
     if (carrier->topology != NULL) {
         add_option(all, "--topology", carrier->topology);
     }
+    if (carrier->digest != NULL) {
+        add_option(all, "--digest", carrier->digest);
+    }
     add_count(all, "--device", carrier_device(carrier, member));
     if (carrier->hosts) {
         (void)snprintf(all->host, sizeof all->host, "cleat-%" PRIu32, member);
@@ -803,7 +816,20 @@ static enum cleat_status start_children(struct coordinator *c,
     return status;
 }
 
-/* All of them up, or the reason why not in the report. */
+/* Somebody came as this member and was not taken: says why. */
+static bool say_sent_away(struct coordinator *c, uint32_t member)
+{
+    struct cleat_error error;
+
+    if (cleat_linux_worker_sent_away(c->workers, member, &error) == CLEAT_OK) {
+        return false;
+    }
+    (void)options_fail(COMMAND, "%s", error.text);
+    return true;
+}
+
+/* All of them up, or the reason why not in the report. That one which was
+ * started here has other weights is no failure of the job but bad input. */
 static bool bring_up(struct coordinator *c)
 {
     struct cleat_error error;
@@ -821,6 +847,12 @@ static bool bring_up(struct coordinator *c)
     if (status == CLEAT_OK) { return true; }
     if (status != CLEAT_CANCELLED && error.index < c->members) {
         member = (uint32_t)error.index;
+    }
+    if (status == CLEAT_PEER_DEVIANT) {
+        c->mismatched = say_sent_away(c, member);
+    } else {
+        /* Whoever was still missing, these have come. */
+        for (uint32_t i = 0; i < c->members; i++) { (void)say_sent_away(c, i); }
     }
     add_error(c, CLEAT_SYNC_START, member, status, NULL);
     c->report.outcome = CLEAT_SYNC_RESTART;
@@ -1218,6 +1250,7 @@ static void run_job(struct coordinator *c)
 int coordinator_run(struct sync_setup *setup)
 {
     static struct coordinator c;
+    bool reports = false;
     int result;
 
     memset(&c, 0, sizeof c);
@@ -1232,17 +1265,19 @@ int coordinator_run(struct sync_setup *setup)
         c.report.config = c.config;
         c.report.bytes = setup->job.bytes;
         c.report.transport = setup->carrier.transport;
+        c.report.skips_digest = setup->carrier.skips_digest;
         c.report.replicas = c.replicas;
         c.report.undos = c.undos;
         say_drawn(&c);
         run_job(&c);
-        write_trace(&c);
-        result = report_exit_code(c.report.outcome);
+        reports = !c.mismatched;
+        result = reports ? report_exit_code(c.report.outcome) : 2;
+        if (reports) { write_trace(&c); }
     } else {
         (void)cleat_linux_workers_close(c.workers);
-        remove_files(&c);
     }
+    if (!reports) { remove_files(&c); }
     close_all(&c);
-    if (c.report.config.trainers != 0) { print_report(&c); }
+    if (reports) { print_report(&c); }
     return result;
 }

@@ -5,7 +5,8 @@
  * It has what a server has that matters to a weight update:
  *
  *   weights     two flat buffers (staged) or one (in place), with a tensor
- *               table over each
+ *               table over each; or, with --transport nccl, as much memory of
+ *               the GPU (tools/weights_gpu.h)
  *   a KV cache  memory that it gives up for the update and takes again
  *   requests    a thread that serves all the time: it asks for admission,
  *               hashes a random window of the weights, and looks whether that
@@ -46,7 +47,9 @@
 
 /* One copy of the weights, and what is known of it. */
 struct weights {
-    unsigned char *data; /* flat_bytes, laid out as the plan says */
+    struct cleat_tensor_sink sink;
+    unsigned char *data; /* flat_bytes, laid out as the plan says; NULL: on the
+                            GPU, and there is no table here */
     struct cleat_memory_tensor *table;
     struct cleat_memory_tensors tensors;
     uint32_t *digests; /* one a window, of `version` */
@@ -85,6 +88,22 @@ struct engine {
 /* ------------------------------------------------- what an update asks of us
  */
 
+/* How many there are. */
+static uint32_t copies_of(const struct engine *engine)
+{
+    return engine->job.mode == JOB_STAGED ? 2 : 1;
+}
+
+/* Version 0. */
+static enum cleat_status clear_weights(struct engine *engine, uint32_t copy)
+{
+    if (engine->carrier.weights != NULL) {
+        return weights_gpu_clear(engine->carrier.weights, copy);
+    }
+    memset(engine->weights[copy].data, 0, engine->job.flat_bytes);
+    return CLEAT_OK;
+}
+
 /* Bring-up: what must be ready before the first update. The memory is taken
  * now, so that no update finds that there is none. */
 static enum cleat_status engine_start(void *context)
@@ -100,11 +119,11 @@ static enum cleat_status engine_start(void *context)
     if (status == CLEAT_OK) {
         status = carrier_ready(&engine->carrier, CLEAT_NS_PER_S);
     }
+    for (uint32_t i = 0; status == CLEAT_OK && i < copies_of(engine); i++) {
+        status = clear_weights(engine, i);
+    }
     if (status != CLEAT_OK) { return status; }
     engine->seat = &engine->board.head->seats[engine->member];
-    for (uint32_t i = 0; i < 2 && engine->weights[i].data != NULL; i++) {
-        memset(engine->weights[i].data, 0, engine->job.flat_bytes);
-    }
     memset(engine->cache, 0, engine->cache_bytes);
     atomic_store(&engine->ready, true);
     return CLEAT_OK;
@@ -207,17 +226,35 @@ static uint32_t random_below(struct engine *engine, uint32_t count)
     return count == 0 ? 0 : (uint32_t)(x % count);
 }
 
+/* What is there now: on the GPU, what is read back from it. */
+static enum cleat_status hash_window(const struct engine *engine, uint32_t copy,
+                                     uint32_t window, uint32_t *digest)
+{
+    uint64_t flat = (uint64_t)window * BOARD_WINDOW_BYTES;
+    uint32_t bytes = job_window_bytes(&engine->job, window);
+
+    if (engine->carrier.weights != NULL) {
+        return weights_gpu_digest(engine->carrier.weights, copy, flat, bytes,
+                                  digest);
+    }
+    *digest = cleat_crc32c_with(engine->digest, 0,
+                                engine->weights[copy].data + flat, bytes);
+    return CLEAT_OK;
+}
+
 /* One request, while admitted. Returns whether its bytes were those of the
- * version that is claimed. */
+ * version that is claimed. Who cannot read its weights any more does not
+ * answer: it leaves. */
 static bool answer_request(struct engine *engine, uint64_t version)
 {
-    const struct weights *live =
-        &engine->weights[cleat_local_engine_live(engine->local)];
+    uint32_t copy = cleat_local_engine_live(engine->local);
+    const struct weights *live = &engine->weights[copy];
     uint32_t window = random_below(engine, engine->board.head->windows);
-    uint32_t digest = cleat_crc32c_with(
-        engine->digest, 0, live->data + (size_t)window * BOARD_WINDOW_BYTES,
-        job_window_bytes(&engine->job, window));
+    uint32_t digest = 0;
 
+    if (hash_window(engine, copy, window, &digest) != CLEAT_OK) {
+        carrier_leave(1);
+    }
     engine->cache[engine->random % engine->cache_bytes]++;
     if (live->version != version) { return false; }
     return engine->board.head->windows == 0 || digest == live->digests[window];
@@ -226,10 +263,9 @@ static bool answer_request(struct engine *engine, uint64_t version)
 /* A dump is a request like any other: while it is in, the weights stay. */
 static void answer_dump(struct engine *engine)
 {
-    struct weights *live =
+    const struct weights *live =
         &engine->weights[cleat_local_engine_live(engine->local)];
-    struct cleat_tensor_source source = cleat_memory_tensors_source(
-        &live->tensors);
+    struct cleat_tensor_source source = cleat_tensor_sink_source(&live->sink);
     struct cleat_error error;
     enum cleat_status status = cleat_safetensors_write(
         engine->dump, &source, engine->dump_block, engine->dump_block_bytes,
@@ -332,40 +368,59 @@ static void digest_zeros(const struct engine *engine, struct weights *weights)
     }
 }
 
-static int make_weights(struct engine *engine, struct weights *weights,
-                        const struct weights *other)
+static int no_memory(const struct engine *engine)
+{
+    return options_fail(COMMAND,
+                        "no memory for %" PRIu64 " bytes of "
+                        "weights",
+                        engine->job.flat_bytes);
+}
+
+/* In memory of the host. */
+static int make_host(struct engine *engine, struct weights *weights,
+                     const struct weights *other)
 {
     uint32_t tensors = engine->job.tensors;
-    uint32_t windows = cleat_plan_buckets(&engine->job.windows);
     struct cleat_error error;
     int result;
 
     weights->data = map_memory(engine->job.flat_bytes);
     weights->table = job_memory(tensors * sizeof *weights->table);
-    weights->digests = job_memory(windows * sizeof *weights->digests);
-    if (weights->data == NULL || weights->table == NULL ||
-        weights->digests == NULL) {
-        return options_fail(COMMAND,
-                            "no memory for %" PRIu64 " bytes of "
-                            "weights",
-                            engine->job.flat_bytes);
+    if (weights->data == NULL || weights->table == NULL) {
+        return no_memory(engine);
     }
-    digest_zeros(engine, weights);
     result = make_table(engine, weights, other);
     if (result != 0) { return result; }
     if (cleat_memory_tensors_init(&weights->tensors, weights->table, tensors,
                                   &error) != CLEAT_OK) {
         return options_fail(COMMAND, "%s", error.text);
     }
+    weights->sink = cleat_memory_tensors_sink(&weights->tensors);
     return 0;
+}
+
+/* On the GPU, where the carrier has taken the memory. */
+static int make_weights(struct engine *engine, uint32_t copy)
+{
+    struct weights *weights = &engine->weights[copy];
+    uint32_t windows = cleat_plan_buckets(&engine->job.windows);
+
+    weights->digests = job_memory(windows * sizeof *weights->digests);
+    if (weights->digests == NULL) { return no_memory(engine); }
+    digest_zeros(engine, weights);
+    if (engine->carrier.weights != NULL) {
+        weights->sink = weights_gpu_sink(engine->carrier.weights, copy);
+        return 0;
+    }
+    return make_host(engine, weights, copy == 0 ? NULL : &engine->weights[0]);
 }
 
 static int make_memory(struct engine *engine)
 {
-    int result = make_weights(engine, &engine->weights[0], NULL);
+    int result = 0;
 
-    if (result == 0 && engine->job.mode == JOB_STAGED) {
-        result = make_weights(engine, &engine->weights[1], &engine->weights[0]);
+    for (uint32_t i = 0; result == 0 && i < copies_of(engine); i++) {
+        result = make_weights(engine, i);
     }
     if (result != 0) { return result; }
     engine->cache_bytes = engine->cache_mib << 20;
@@ -387,12 +442,11 @@ static struct cleat_local_engine_config configure(struct engine *engine)
     struct cleat_local_engine_config config;
 
     memset(&config, 0, sizeof config);
-    config.live = cleat_memory_tensors_sink(&engine->weights[0].tensors);
-    if (engine->job.mode == JOB_STAGED) {
-        config.staged = cleat_memory_tensors_sink(&engine->weights[1].tensors);
-    }
+    config.live = engine->weights[0].sink;
+    if (copies_of(engine) == 2) { config.staged = engine->weights[1].sink; }
     config.transfer.bucket_bytes = engine->job.bucket_bytes;
     config.transfer.silence_ns = engine->job.step_timeout_ns;
+    config.transfer.skips_digest = engine->carrier.skips_digest ? 1 : 0;
     config.transfer.hook = engine_bucket;
     config.transfer.hook_context = engine;
 
@@ -451,6 +505,18 @@ static int say_orphaned(struct engine *engine)
     return 1;
 }
 
+/* Why it ended before its job. What cleat sync has started, cleat sync speaks
+ * for. */
+static int say_end(struct engine *engine, enum cleat_status status)
+{
+    struct cleat_error error;
+    bool sent_away = cleat_worker_sent_away(engine->worker, &error) == status;
+
+    if (engine->attach == NULL) { return sent_away ? 2 : 1; }
+    if (!sent_away) { return say_orphaned(engine); }
+    return options_fail(COMMAND, "--attach %s: %s", engine->attach, error.text);
+}
+
 /* Serves until the job ends, or its coordinator is gone for good. */
 static int run(struct engine *engine)
 {
@@ -461,12 +527,14 @@ static int run(struct engine *engine)
         return options_fail(COMMAND, "no thread to serve with");
     }
     status = cleat_local_engine_run(engine->local);
+    /* A thread may be in a call that does not come back. */
+    if (weights_gpu_lost(engine->carrier.weights)) {
+        carrier_leave(status == CLEAT_OK ? 0 : 1);
+    }
     atomic_store(&engine->serving_ends, true);
     (void)pthread_join(engine->serving, NULL);
+    if (status != CLEAT_OK) { result = say_end(engine, status); }
     cleat_local_engine_close(engine->local);
-    if (status != CLEAT_OK) {
-        result = engine->attach != NULL ? say_orphaned(engine) : 1;
-    }
     carrier_close(&engine->carrier, result);
     return result;
 }
@@ -484,7 +552,7 @@ static const char usage[] =
     "  --board PATH          the coordinator's board: the socket's path and\n"
     "                        .board\n"
     "  --mode, --bucket-mib, --step-timeout-s, --orphan-timeout-s,\n"
-    "  --fault, --seed, --transport, --topology, --job\n"
+    "  --fault, --seed, --transport, --topology, --digest, --job\n"
     "                        as for cleat sync\n"
     "  --store-map PATH      where the coordinator has store:memory\n"
     "  --device N            its own, with --transport nccl (0)\n"
@@ -549,14 +617,15 @@ int cleat_tool_engine(int argc, char **argv)
     if (result == 0) { result = job_open(&engine.job, COMMAND); }
     if (result == 0) {
         result = strikes_open(&engine.strikes, COMMAND, &faults,
-                              engine.job.bucket_bytes);
+                              engine.job.bucket_bytes,
+                              !engine.carrier.skips_digest);
     }
-    if (result == 0) { result = make_memory(&engine); }
     if (result == 0) {
         result = carrier_open_receiver(&engine.carrier, &engine.job, COMMAND);
     }
     if (result != 0) { return result; }
-    result = open_local(&engine);
+    result = make_memory(&engine);
+    if (result == 0) { result = open_local(&engine); }
     if (result == 0) { return run(&engine); }
     carrier_close(&engine.carrier, result);
     return result;

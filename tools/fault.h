@@ -65,6 +65,17 @@ bool fault_parse(const char *text, struct fault *fault, char *why);
 bool fault_check(const struct fault *fault, uint32_t replicas, uint32_t buckets,
                  char *why);
 
+/* Does it change the bytes of a bucket, which must then be the host's? */
+static inline bool fault_changes_bucket(const struct fault *fault)
+{
+    return fault->kind == FAULT_CORRUPT && fault->bucket != 0;
+}
+
+/* What is said of such a one where they are not. */
+#define FAULT_NOT_ON_HOST                                                    \
+    "with --digest off a bucket's bytes stay on the GPU, and nobody checks " \
+    "them on their way"
+
 /* Puts a member in the place of `any`, one that has such a command.
  *   random   a state; goes on from call to call */
 void fault_draw(struct fault *fault, uint32_t replicas, uint64_t *random);

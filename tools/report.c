@@ -180,6 +180,8 @@ void report_json(FILE *file, const struct report *report)
     fprintf(file, "  ");
     json_member(file, "transport",
                 report->transport == NULL ? "shm" : report->transport);
+    fprintf(file, ",\n  ");
+    json_member(file, "digest", report->skips_digest ? "skipped" : "host");
     fprintf(file, ",\n");
     json_replicas(file, report);
     json_errors(file, report);
@@ -278,9 +280,10 @@ void report_text(FILE *file, const struct report *report)
             "\n",
             seconds(report->elapsed_ns), seconds(report->bound_ns),
             report->attempts, report->attempts == 1 ? "" : "s", report->epoch);
-    fprintf(file, "%.3f GiB a version, delivered %.2f GiB/s by %s\n",
+    fprintf(file, "%.3f GiB a version, delivered %.2f GiB/s by %s%s\n",
             (double)report->bytes / GIB, delivered_gib_per_s(report),
-            report->transport == NULL ? "shm" : report->transport);
+            report->transport == NULL ? "shm" : report->transport,
+            report->skips_digest ? ", digests skipped" : "");
     text_replicas(file, report);
     text_errors(file, report);
     text_undos(file, report);

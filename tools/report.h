@@ -16,7 +16,8 @@ struct report_replica {
     uint64_t version; /* held whole by all its workers; 0: none, or not told */
     uint64_t served;  /* under that version, by all its workers */
     uint64_t torn_served;
-    uint32_t digest; /* of all bytes of that version, as received */
+    uint32_t digest; /* of all bytes of that version, as received; 0 where
+                        digests are skipped */
 };
 
 struct report_error {
@@ -39,6 +40,7 @@ struct report {
                                         there was no round */
     bool taken;                      /* by those that serve after that round */
     const char *transport;           /* as it was asked for; NULL: shm */
+    bool skips_digest;               /* no digest of buckets was taken */
     uint64_t bytes;                  /* of one version */
     uint64_t bytes_delivered; /* to engines that serve them, all rounds */
     uint64_t elapsed_ns;      /* all rounds, without bring-up */

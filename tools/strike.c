@@ -12,7 +12,8 @@
 #define LATE_NS (20 * CLEAT_NS_PER_MS)
 
 int strikes_open(struct strikes *strikes, const char *command,
-                 const struct option_texts *texts, uint64_t bucket_bytes)
+                 const struct option_texts *texts, uint64_t bucket_bytes,
+                 bool on_host)
 {
     bool corrupts = false;
 
@@ -24,6 +25,10 @@ int strikes_open(struct strikes *strikes, const char *command,
         if (!fault_parse(texts->items[i], &strike->fault, why)) {
             return options_fail(command, "--fault %.64s: %s", texts->items[i],
                                 why);
+        }
+        if (!on_host && fault_changes_bucket(&strike->fault)) {
+            return options_fail(command, "--fault %.64s: " FAULT_NOT_ON_HOST,
+                                texts->items[i]);
         }
         atomic_init(&strike->armed, strike->fault.bucket == 0);
         corrupts = corrupts || strike->fault.kind == FAULT_CORRUPT;

@@ -29,9 +29,11 @@ struct strikes {
 
 /* Reads the faults of this process; takes spare memory where one needs it.
  *   bucket_bytes   the largest bucket
+ *   on_host        a bucket's bytes are the host's to change
  * Returns 0, or 2 after one line on stderr. */
 int strikes_open(struct strikes *strikes, const char *command,
-                 const struct option_texts *texts, uint64_t bucket_bytes);
+                 const struct option_texts *texts, uint64_t bucket_bytes,
+                 bool on_host);
 void strikes_close(struct strikes *strikes);
 
 /* Before which bucket a sender holds until all before it are acknowledged, so

@@ -45,15 +45,18 @@ static const char usage[] =
     "  --transport T          shm (default): shared memory; nccl: from GPU to\n"
     "                         GPU, by libcuda.so.1 and libnccl.so.2 (cleat "
     "gpu\n"
-    "                         info); weights are kept and served on the host\n"
-    "                         all the same, for now; store:SPEC: a\n"
-    "                         store, as cleat store has it, or store:memory,\n"
-    "                         one of this job alone\n"
+    "                         info), where engines keep their weights and\n"
+    "                         serve from; store:SPEC: a store, as cleat store\n"
+    "                         has it, or store:memory, one of this job alone\n"
     "  --job NAME             what its objects in a store begin with, one\n"
     "                         job's at a time (cleat-sync)\n"
     "  --topology T           with nccl: broadcast (default): engines pass "
     "on;\n"
     "                         fan-out: the trainer sends to each\n"
+    "  --digest on|off        with nccl: off: no CRC32C of buckets is taken "
+    "or\n"
+    "                         checked, and they do not touch the host; what\n"
+    "                         engines serve is hashed all the same\n"
     "  --device N             with nccl: the trainer's; given again: the "
     "first\n"
     "                         engine's, and so on, from the first again when\n"
@@ -213,6 +216,9 @@ static int check_faults(struct sync_setup *setup,
 
         if (!fault_check(fault, (uint32_t)setup->replicas, buckets, why)) {
             return refuse_fault(texts->items[i], why);
+        }
+        if (setup->carrier.skips_digest && fault_changes_bucket(fault)) {
+            return refuse_fault(texts->items[i], FAULT_NOT_ON_HOST);
         }
         if (setup->listen != NULL && fault->who != FAULT_TRAINER) {
             return refuse_fault(texts->items[i],

@@ -4,7 +4,9 @@
  * The sender's end of `cleat sync`: a checkpoint file, from which version after
  * version is made (tools/version.h) and sent. Before it sends one it writes the
  * digests of all its windows on the board, straight from the source, so that
- * engines can tell whether what they serve is what was meant.
+ * engines can tell whether what they serve is what was meant. With --transport
+ * nccl --digest off it has the version on the GPU, as a trainer has its
+ * weights, and sends it from there.
  */
 #define _GNU_SOURCE
 #include "trainer.h"
@@ -27,6 +29,7 @@ struct trainer {
     struct board board;
     struct strikes strikes;
     struct version_source versions;
+    uint64_t version_loaded; /* on the GPU; 0: none */
     struct cleat_local_trainer *local;
     const char *board_path;
     uint64_t slots;
@@ -62,11 +65,29 @@ static enum cleat_status digest_version(struct trainer *trainer)
     return CLEAT_OK;
 }
 
+/* Likewise: to the GPU, where it is sent from there. */
+static enum cleat_status load_version(struct trainer *trainer)
+{
+    struct cleat_tensor_source source = version_source(&trainer->versions);
+    uint64_t version = trainer->versions.version;
+    enum cleat_status status;
+
+    if (trainer->carrier.weights == NULL ||
+        trainer->version_loaded == version) {
+        return CLEAT_OK;
+    }
+    trainer->version_loaded = 0;
+    status = weights_gpu_load(trainer->carrier.weights, &source);
+    if (status == CLEAT_OK) { trainer->version_loaded = version; }
+    return status;
+}
+
 static enum cleat_status
 trainer_prepare(void *context, const struct cleat_worker_command *command,
                 struct cleat_transport_ticket *ticket)
 {
     struct trainer *trainer = context;
+    enum cleat_status status;
 
     (void)ticket;
     trainer->versions.version = command->version;
@@ -74,7 +95,8 @@ trainer_prepare(void *context, const struct cleat_worker_command *command,
         cleat_store_sender_version(&trainer->carrier.sender, command->version);
     }
     atomic_store(&trainer->board.head->buckets_sent, 0);
-    return digest_version(trainer);
+    status = digest_version(trainer);
+    return status == CLEAT_OK ? load_version(trainer) : status;
 }
 
 static void trainer_intercept(void *context, enum cleat_worker_moment moment,
@@ -108,12 +130,15 @@ static struct cleat_local_trainer_config configure(struct trainer *trainer)
     struct cleat_local_trainer_config config;
 
     memset(&config, 0, sizeof config);
-    config.source = version_source(&trainer->versions);
+    config.source = trainer->carrier.weights != NULL
+                        ? weights_gpu_source(trainer->carrier.weights)
+                        : version_source(&trainer->versions);
     config.receivers_max = (uint32_t)trainer->receivers;
     config.transfer.bucket_bytes = trainer->job.bucket_bytes;
     config.transfer.slots_count = (uint32_t)trainer->slots;
     config.transfer.silence_ns = trainer->job.step_timeout_ns;
     config.transfer.hold_bucket = strikes_hold_bucket(&trainer->strikes);
+    config.transfer.skips_digest = trainer->carrier.skips_digest ? 1 : 0;
     config.transfer.hook = trainer_bucket;
     config.transfer.hook_context = trainer;
     config.transport = carrier_sender(&trainer->carrier);
@@ -142,6 +167,10 @@ static int run(struct trainer *trainer)
         return 2;
     }
     status = cleat_local_trainer_run(trainer->local);
+    /* A thread may be in a call that does not come back. */
+    if (weights_gpu_lost(trainer->carrier.weights)) {
+        carrier_leave(status == CLEAT_OK ? 0 : 1);
+    }
     cleat_local_trainer_close(trainer->local);
     carrier_close(&trainer->carrier, status == CLEAT_OK ? 0 : 1);
     return status == CLEAT_OK ? 0 : 1;
@@ -152,10 +181,10 @@ static const char usage[] =
     "                     [OPTION]...\n"
     "The sender of cleat sync, which starts it with its control channel as\n"
     "descriptor 3. --mode, --bucket-mib, --slots, --step-timeout-s, --fault,\n"
-    "--transport, --topology and --job are as for cleat sync; --store-map "
-    "PATH\n"
-    "is where the coordinator has store:memory; --device N is this process's\n"
-    "own (0), --nccl-host TEXT what to set NCCL_HOSTID to.\n";
+    "--transport, --topology, --digest and --job are as for cleat sync;\n"
+    "--store-map PATH is where the coordinator has store:memory; --device N "
+    "is\n"
+    "this process's own (0), --nccl-host TEXT what to set NCCL_HOSTID to.\n";
 
 int cleat_tool_trainer(int argc, char **argv)
 {
@@ -200,7 +229,8 @@ int cleat_tool_trainer(int argc, char **argv)
     if (result == 0) { result = job_open(&trainer.job, COMMAND); }
     if (result == 0) {
         result = strikes_open(&trainer.strikes, COMMAND, &faults,
-                              trainer.job.bucket_bytes);
+                              trainer.job.bucket_bytes,
+                              !trainer.carrier.skips_digest);
     }
     if (result != 0) { return result; }
     trainer.versions.job = &trainer.job;

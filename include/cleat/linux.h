@@ -126,6 +126,25 @@ struct cleat_linux_workers_config {
     /* How long after SIGKILL a child may take to become reapable, before it
      * counts as one that cannot be had. Default 5 s. */
     uint64_t reap_ns;
+
+    /* What all workers must have alike, cleat_tensors_layout of their tensors.
+     * Default 0: what the first worker says that takes part now and says it,
+     * in the order of member numbers, so that the first trainer's word counts
+     * where it has come.
+     *
+     * A worker that says another one in its hello is sent away and told why,
+     * before it was given a command, and so before a byte of a tensor moved:
+     * it is not there for an update, whatever the transport. Who says none
+     * (0) is not compared. Its wait (bring-up) ends with CLEAT_PEER_DEVIANT,
+     * which is permanent: a job whose processes were given different tensors
+     * must be started otherwise. For one that attaches, nothing happens to the
+     * job: the place stays free for a worker that fits. The same goes for one
+     * that takes the place of another in a job that has begun. That the
+     * comparison is made here and not by each worker before it joins a group
+     * costs no attempt and pauses nobody; and the hello is what every worker
+     * says, at its start, after a restart and when it attaches. */
+    uint32_t layout;
+    uint32_t reserved;
 };
 
 #define CLEAT_LINUX_WORKERS_BYTES(members) \
@@ -203,7 +222,8 @@ enum cleat_status cleat_linux_workers_adopt(struct cleat_linux_workers *workers,
                                             struct cleat_error *error);
 
 /* Lets workers attach to a Unix socket at `path`; each names its member. One
- * that names a member which has a worker, or none that exists, is sent away.
+ * that names a member which has a worker, or none that exists, or that has
+ * another layout than the job, is sent away and told why.
  * A socket file that nobody listens on any more is replaced. The file gets
  * mode 0600 and is removed by cleat_linux_workers_close.
  *   path   at most 107 bytes; copied
@@ -221,12 +241,22 @@ cleat_linux_workers_listen(struct cleat_linux_workers *workers,
  * Returns CLEAT_OK: it is ready (at once, when it was); the status that it
  * said hello with, when that is an error; CLEAT_PEER_LOST: its channel or
  * process has ended; CLEAT_PEER_SILENT: the deadline came; CLEAT_PEER_DEVIANT:
- * it claims to be another member; CLEAT_NOT_FOUND: nobody was started or
+ * it claims to be another member, or has another layout than the job (then
+ * cleat_linux_worker_sent_away says so); CLEAT_NOT_FOUND: nobody was started or
  * adopted for this member, and nothing listens; CLEAT_CANCELLED: the object is
  * being closed, or was; CLEAT_INVALID. */
 enum cleat_status cleat_linux_worker_wait(struct cleat_linux_workers *workers,
                                           uint32_t member,
                                           uint64_t deadline_ns);
+
+/* Who came to be this member and was not taken, last.
+ *   error   filled when there was one: a line with both layouts; error->index
+ *           the member; may be NULL
+ * Any thread. Returns CLEAT_OK: nobody; CLEAT_PEER_DEVIANT: its layout is not
+ * the job's; CLEAT_EXISTS: the member had a worker; CLEAT_INVALID. */
+enum cleat_status
+cleat_linux_worker_sent_away(struct cleat_linux_workers *workers,
+                             uint32_t member, struct cleat_error *error);
 
 /* What is known of a member now. */
 struct cleat_linux_worker_view {

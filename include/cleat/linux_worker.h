@@ -23,6 +23,9 @@
  *    version} has ended with CLEAT_OK and was not finalized. It makes the
  *    worker hold the whole version, and lifts a fence. Otherwise it is
  *    CLEAT_STATE, or CLEAT_OK where that version is held whole already.
+ *  - It says which tensors it has (config.layout) before it is told to do
+ *    anything, and goes when the coordinator finds that they are not the job's:
+ *    see cleat/linux.h.
  *  - When the channel ends: admission closes at once, the transfer is
  *    interrupted, what it left is finalized, and nothing resumes before a next
  *    coordinator says so. Without one, run ends after orphan_timeout_ns; that
@@ -193,6 +196,11 @@ struct cleat_worker_config {
     uint64_t orphan_timeout_ns; /* default 5 s */
     uint64_t stats_ns; /* how often served counts are sent. Default 100 ms */
 
+    /* What must be alike in all processes of the job: cleat_tensors_layout of
+     * the tensors that it sends or receives into. Default 0: not told, and not
+     * compared. */
+    uint32_t layout;
+
     uint64_t version; /* what it holds, whole, to begin with. Default 0 */
     bool torn;        /* it holds nothing whole to begin with */
     bool closed;      /* admission begins closed, until the first resume */
@@ -224,12 +232,24 @@ enum cleat_status cleat_worker_init(void *block, size_t bytes,
  * Returns CLEAT_PENDING: call again; CLEAT_OK: the coordinator has ended the
  * job; CLEAT_PEER_LOST: there is no coordinator, and has not been one for
  * orphan_timeout_ns (a trainer: at once); CLEAT_CANCELLED: cleat_worker_stop
- * was called. Admission is closed after all but the first. */
+ * was called; or why the coordinator has sent it away, as
+ * cleat_worker_sent_away has it: CLEAT_PEER_DEVIANT and CLEAT_NOT_FOUND at
+ * once, CLEAT_EXISTS when orphan_timeout_ns have passed, for until then the
+ * place is asked for again. Admission is closed after all but the first. */
 enum cleat_status cleat_worker_poll(struct cleat_worker *worker,
                                     uint64_t deadline_ns);
 
 /* cleat_worker_poll, until it says something else than CLEAT_PENDING. */
 enum cleat_status cleat_worker_run(struct cleat_worker *worker);
+
+/* Why the last coordinator that it came to has sent it away.
+ *   error   filled when it was: one line; may be NULL
+ * Any thread. Returns CLEAT_OK: it has not, or has taken it since;
+ * CLEAT_PEER_DEVIANT: the job has other tensors, or buckets of another size;
+ * CLEAT_EXISTS: the job has a worker with its member number; CLEAT_NOT_FOUND:
+ * the job has no such member; with error->index the member. */
+enum cleat_status cleat_worker_sent_away(struct cleat_worker *worker,
+                                         struct cleat_error *error);
 
 /* Has run and poll return CLEAT_CANCELLED soon, from now on, and closes
  * admission. Any thread. */

@@ -15,7 +15,9 @@
  * the two ends of a transfer, and the rest as it likes.
  *
  * Both ends must have the same tensor table, in the same order, and the same
- * bucket size. After open nothing here allocates.
+ * bucket size. Each says a digest of it before it is told to do anything
+ * (cleat_tensors_layout), and a job's processes that say different ones are not
+ * brought up; see cleat/linux.h. After open nothing here allocates.
  */
 #ifndef CLEAT_LOCAL_H
 #define CLEAT_LOCAL_H
@@ -43,7 +45,9 @@ struct cleat_local_transfer {
     uint64_t silence_ns;   /* an end that hears nothing from the other for this
                               long gives it up. Default 10 s */
     uint32_t hold_bucket;  /* trainer: see cleat/stream.h */
-    uint32_t reserved;
+    uint32_t skips_digest; /* 1: see cleat/stream.h; for both ends, or for
+                              engines alone. The digests in the answers of the
+                              step `send` are then 0: not told */
     cleat_stream_hook_fn *hook; /* NULL: none */
     void *hook_context;
 };
@@ -56,7 +60,8 @@ struct cleat_local_engine_config {
     /* The worker. Of its host's functions, prepare, group, transfer and
      * interrupt are this object's and must be NULL; commit is called once the
      * sinks have changed places, and when it fails they change back; finalize
-     * once the transport was left. */
+     * once the transport was left. Its layout, where it is 0, is that of
+     * `live`. */
     struct cleat_worker_config worker;
 
     /* Where the weights go. With `staged` a new version is received there
@@ -79,13 +84,16 @@ size_t cleat_local_engine_bytes(const struct cleat_local_engine_config *config);
 /* Makes an engine and starts its threads.
  *   block   any alignment; owned by the caller, must outlive *out
  *   config  copied; what its members point to must outlive *out
- * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_TOO_SMALL with the bytes needed in
+ * Returns CLEAT_OK; CLEAT_INVALID, also when `live` and `staged` have not the
+ * same table; CLEAT_TOO_SMALL with the bytes needed in
  * error->offset; what cleat_worker_init returns. On error nothing is left. */
 enum cleat_status cleat_local_engine_open(
     void *block, size_t bytes, const struct cleat_local_engine_config *config,
     struct cleat_local_engine **out, struct cleat_error *error);
 
-/* Takes part in the job until it ends: cleat_worker_run. */
+/* Takes part in the job until it ends: cleat_worker_run. When the job has other
+ * tensors that is at once, with CLEAT_PEER_DEVIANT; cleat_worker_sent_away has
+ * the words. */
 enum cleat_status cleat_local_engine_run(struct cleat_local_engine *engine);
 
 /* The worker, for cleat_worker_admit and the like. */
@@ -106,7 +114,8 @@ struct cleat_local_trainer;
 struct cleat_local_trainer_config {
     /* The worker. Of its host's functions, group, transfer and interrupt are
      * this object's and must be NULL; prepare is called before the transport
-     * is made ready, finalize once the transport has finished. */
+     * is made ready, finalize once the transport has finished. Its layout,
+     * where it is 0, is that of `source`. */
     struct cleat_worker_config worker;
 
     struct cleat_tensor_source source; /* read while a version is sent */
@@ -161,7 +170,9 @@ size_t cleat_local_bytes(const struct cleat_local_config *config);
  *   config  copied; what its members point to must outlive *out
  * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_TOO_SMALL with the bytes needed in
  * error->offset; CLEAT_IO; or why an engine did not come up (error->index: its
- * member number). On error no process, thread or descriptor is left. */
+ * member number), CLEAT_PEER_DEVIANT among others: its tensors are not those of
+ * `source`, or its bucket size another. On error no process, thread or
+ * descriptor is left. */
 enum cleat_status cleat_local_open(void *block, size_t bytes,
                                    const struct cleat_local_config *config,
                                    struct cleat_local **out,

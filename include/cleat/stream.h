@@ -17,6 +17,15 @@
  * A bucket's digest is CRC32C over its pieces, one after the other (see
  * cleat/plan.h); the report's digest is CRC32C over all buckets, that is over
  * all tensors' bytes in table order, the same on every side.
+ *
+ * With `skips_digest` no digest is taken or checked: for a transport whose
+ * slots are not the host's to read (a device's). What `slot` and `wait` give is
+ * then an address that only the source and the sink understand; they are called
+ * with `crc` NULL, a bucket's length is all that is verified, buckets carry the
+ * digest 0, and so does the report. Bytes that change on their way are not
+ * noticed here: whoever skips digests must say so, and compare what arrived in
+ * another way. A receiver may skip what its sender has digested, but not the
+ * other way round.
  */
 #ifndef CLEAT_STREAM_H
 #define CLEAT_STREAM_H
@@ -55,10 +64,12 @@ enum cleat_stream_moment {
     CLEAT_STREAM_FILL,    /* sender: before the bucket is read from its source;
                            *data is NULL */
     CLEAT_STREAM_PUBLISH, /* sender: its digest is made, nobody has it yet.
-                           *data is the slot, which may be written to */
+                           *data is the slot, which may be written to, but for
+                           one that skips digests */
     CLEAT_STREAM_VERIFY,  /* receiver: it has come and nothing has read it. The
                              hook may point *data at other bytes, as many: what
-                             is verified and applied is what *data points at */
+                             is verified and applied is what *data points at;
+                             not one that skips digests */
     CLEAT_STREAM_APPLY,   /* receiver in place: it is verified, and none of its
                              bytes has been copied over the live tensors. *data
                              is NULL */
@@ -78,7 +89,8 @@ struct cleat_stream_report {
     uint64_t bytes;         /* payload: read, or verified and applied */
     uint32_t buckets_count; /* published, or verified, applied and acknowledged
                              */
-    uint32_t digest;        /* of all bytes; meaningful when all went */
+    uint32_t digest;        /* of all bytes; meaningful when all went. 0 when
+                               digests were skipped */
     bool applied;           /* receiver in place: the first byte of the live
                                tensors may have been overwritten. Set before it
                                is; never cleared by the transfer */
@@ -112,6 +124,7 @@ struct cleat_stream_sending {
     uint32_t hold_bucket;       /* before this bucket is filled, every bucket
                                    before it is acknowledged by every receiver
                                    still counted. 0: no such bucket */
+    bool skips_digest;          /* see the top of this file */
     cleat_stream_hook_fn *hook; /* NULL: none */
     void *hook_context;
 };
@@ -147,13 +160,17 @@ struct cleat_stream_receiving {
                                    its bytes is copied, and again while they
                                    are. Otherwise the sink is a staging area:
                                    one pass */
+    bool skips_digest;          /* see the top of this file. In place then: a
+                                   bucket's length is verified before it is
+                                   copied, its bytes are not */
     cleat_stream_hook_fn *hook; /* NULL: none */
     void *hook_context;
 };
 
 /* Receives every bucket of the plan into the sink; blocks until all are
- * acknowledged. Nothing counts that was not verified: after an error the
- * staging area holds rubbish, and live tensors are torn if report->applied.
+ * acknowledged. Nothing counts that was not verified (as far as digests are not
+ * skipped): after an error the staging area holds rubbish, and live tensors are
+ * torn if report->applied.
  *   receiving  the transport has joined
  *   report     out
  * Returns CLEAT_OK; CLEAT_CORRUPT: a bucket does not match its digest or its

@@ -169,6 +169,30 @@ cleat_tensors_digest(const struct cleat_tensor_source *source, uint32_t *digest,
     return CLEAT_OK;
 }
 
+/* What two ends of a transfer must have alike, as one number: names, dtypes,
+ * shapes and their order, and the size of buckets. The table's digest,
+ * continued with bucket_bytes as 8 bytes, little end first; where that is 0, 1
+ * instead, for 0 says "not told" wherever this number is told.
+ *   bucket_bytes   as given to cleat_plan_begin
+ *   layout         out
+ * Returns what cleat_tensors_digest does. On error *layout is not written. */
+static inline enum cleat_status
+cleat_tensors_layout(const struct cleat_tensor_source *source,
+                     uint32_t bucket_bytes, uint32_t *layout)
+{
+    unsigned char wire[8] = {0};
+    uint32_t crc = 0;
+    enum cleat_status status = cleat_tensors_digest(source, &crc, NULL);
+
+    if (status != CLEAT_OK) { return status; }
+    for (uint32_t k = 0; k < 4; k++) {
+        wire[k] = (unsigned char)(bucket_bytes >> (8 * k));
+    }
+    crc = cleat_crc32c(crc, wire, sizeof wire);
+    *layout = crc != 0 ? crc : 1;
+    return CLEAT_OK;
+}
+
 #ifdef __cplusplus
 }
 #endif

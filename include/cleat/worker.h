@@ -33,6 +33,9 @@ struct cleat_worker_hello {
     uint64_t version;   /* held, when holding is CLEAT_SYNC_WHOLE */
     uint32_t holding;   /* enum cleat_sync_holding */
     uint32_t pid;
+    uint32_t layout; /* cleat_tensors_layout of what it sends or receives into;
+                        0: not told */
+    uint32_t reserved;
 };
 
 /* What a worker says to a command, and what it has served so far. */

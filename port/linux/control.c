@@ -113,6 +113,7 @@ static void walk_hello(struct cursor *cursor, struct cleat_control_hello *hello)
     walk_u64(cursor, &hello->hello.version);
     walk_range(cursor, &hello->hello.holding, CLEAT_SYNC_TORN);
     walk_u32(cursor, &hello->hello.pid);
+    walk_u32(cursor, &hello->hello.layout);
 }
 
 static void walk_command(struct cursor *cursor,
@@ -154,6 +155,13 @@ static void walk_stats(struct cursor *cursor, struct cleat_control_stats *stats)
     walk_u32(cursor, &stats->torn_served);
 }
 
+static void walk_close(struct cursor *cursor, struct cleat_control_close *close)
+{
+    walk_status(cursor, &close->status);
+    walk_u32(cursor, &close->layout);
+    if (close->status > CLEAT_OK) { cursor->bad = true; } /* no reason */
+}
+
 static void walk_body(struct cursor *cursor, struct cleat_control_frame *frame)
 {
     switch (frame->kind) {
@@ -173,7 +181,7 @@ static void walk_body(struct cursor *cursor, struct cleat_control_frame *frame)
         walk_u64(cursor, &frame->body.lease.lease_ns);
         break;
     case CLEAT_CONTROL_STATS: walk_stats(cursor, &frame->body.stats); break;
-    case CLEAT_CONTROL_CLOSE: break;
+    case CLEAT_CONTROL_CLOSE: walk_close(cursor, &frame->body.close); break;
     case CLEAT_CONTROL_KINDS:
     default: cursor->bad = true; break;
     }

@@ -4,7 +4,7 @@
  * functions over bytes; the sockets are in channel.h.
  *
  *   offset  0  u32  magic, "CLTc"
- *           4  u16  version, 1
+ *           4  u16  version, 2
  *           6  u16  kind
  *           8  u32  flags: bits 0-1, how many descriptors travel with it
  *          12  u32  length of the payload
@@ -25,7 +25,7 @@
 #include "cleat/transport.h"
 #include "cleat/worker.h"
 
-#define CLEAT_CONTROL_VERSION 1u
+#define CLEAT_CONTROL_VERSION 2u
 #define CLEAT_CONTROL_HEADER_BYTES 44u
 #define CLEAT_CONTROL_BYTES_MAX 1024u
 
@@ -37,7 +37,7 @@ enum cleat_control_kind {
     CLEAT_CONTROL_LEASE_ASK,   /* worker: may I go on serving? */
     CLEAT_CONTROL_LEASE_GRANT, /* coordinator: yes, so long */
     CLEAT_CONTROL_STATS,       /* worker: what I have served so far */
-    CLEAT_CONTROL_CLOSE,       /* coordinator: the job is over */
+    CLEAT_CONTROL_CLOSE,       /* coordinator: go, and why */
     CLEAT_CONTROL_KINDS        /* one more than the last */
 };
 
@@ -76,6 +76,13 @@ struct cleat_control_lease {
     uint64_t lease_ns; /* grant only */
 };
 
+/* Why a worker must go: CLEAT_OK, the job is over; else it cannot take part.
+ */
+struct cleat_control_close {
+    enum cleat_status status;
+    uint32_t layout; /* the job's; 0: not told */
+};
+
 struct cleat_control_stats {
     uint64_t version;
     uint64_t lease_end_ns;
@@ -97,7 +104,8 @@ struct cleat_control_frame {
         struct cleat_control_answer answer;
         struct cleat_control_lease lease; /* LEASE_ASK and LEASE_GRANT */
         struct cleat_control_stats stats;
-    } body; /* of CLOSE: nothing */
+        struct cleat_control_close close;
+    } body;
 };
 
 /* Writes *frame into `bytes`, which holds CLEAT_CONTROL_BYTES_MAX bytes.

@@ -12,8 +12,10 @@
 #include "cleat/linux_worker.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -87,10 +89,13 @@ struct cleat_worker {
     bool closing;  /* our threads must end */
     bool stopped;  /* cleat_worker_stop */
     bool ended;    /* the coordinator has ended the job */
+    bool unwanted; /* it has sent this worker away for good */
     bool orphaned; /* a channel has ended, and that is not dealt with yet */
     bool obeyed;   /* there was a coordinator */
     bool started;  /* host.start has said CLEAT_OK */
     uint32_t member;
+    uint32_t layout;
+    struct cleat_control_close sent_away; /* status CLEAT_OK: it is not */
     uint64_t orphan_deadline_ns;
 
     struct channel current;
@@ -152,7 +157,8 @@ static void poke(struct cleat_worker *worker)
 
 static bool is_over(const struct cleat_worker *worker)
 {
-    return worker->closing || worker->stopped || worker->ended;
+    return worker->closing || worker->stopped || worker->ended ||
+           worker->unwanted;
 }
 
 /* The gate follows from the state; called after every change of it. */
@@ -452,10 +458,17 @@ static void lose_channel(struct cleat_worker *worker)
     interrupt_if_cancelled(worker);
 }
 
+/* Only who takes part is given commands and leases. */
+static void note_taken(struct cleat_worker *worker)
+{
+    worker->current.heard = true;
+    worker->sent_away.status = CLEAT_OK;
+}
+
 static void hear_grant(struct cleat_worker *worker,
                        const struct cleat_control_lease *grant)
 {
-    worker->current.heard = true;
+    note_taken(worker);
     if (!cleat_lease_granted(&worker->lease, grant->counter, grant->lease_ns)) {
         return;
     }
@@ -464,13 +477,30 @@ static void hear_grant(struct cleat_worker *worker,
     if (worker->ask_ns < ASK_LEAST_NS) { worker->ask_ns = ASK_LEAST_NS; }
 }
 
+/* The job is over, or goes on without this worker. A place that is taken may
+ * be free again soon: it may be another's who has just ended. */
+static void hear_close(struct cleat_worker *worker,
+                       const struct cleat_control_close *close)
+{
+    if (close->status == CLEAT_OK) {
+        worker->ended = true;
+    } else {
+        worker->sent_away = *close;
+        worker->unwanted = close->status != CLEAT_EXISTS;
+    }
+    update_gate(worker);
+    (void)pthread_cond_broadcast(&worker->control);
+    (void)pthread_cond_broadcast(&worker->left);
+    interrupt_if_cancelled(worker);
+}
+
 static void hear(struct cleat_worker *worker,
                  struct cleat_channel_packet *packet)
 {
     switch (packet->frame.kind) {
     case CLEAT_CONTROL_START: keep(worker, packet); return;
     case CLEAT_CONTROL_COMMAND:
-        worker->current.heard = true;
+        note_taken(worker);
         note_command(worker, &packet->frame);
         keep(worker, packet);
         interrupt_if_cancelled(worker);
@@ -479,11 +509,7 @@ static void hear(struct cleat_worker *worker,
         hear_grant(worker, &packet->frame.body.lease);
         break;
     case CLEAT_CONTROL_CLOSE:
-        worker->ended = true;
-        update_gate(worker);
-        (void)pthread_cond_broadcast(&worker->control);
-        (void)pthread_cond_broadcast(&worker->left);
-        interrupt_if_cancelled(worker);
+        hear_close(worker, &packet->frame.body.close);
         break;
     default: break; /* what only a worker says */
     }
@@ -524,6 +550,7 @@ static void fill_hello(const struct cleat_worker *worker,
     frame->body.hello.hello.version = worker->rules.version;
     frame->body.hello.hello.holding = (uint32_t)worker->rules.holding;
     frame->body.hello.hello.pid = (uint32_t)getpid();
+    frame->body.hello.hello.layout = worker->layout;
 }
 
 static void fill_answer(const struct cleat_worker *worker,
@@ -1081,10 +1108,12 @@ static enum cleat_status how_it_stands(const struct cleat_worker *worker,
     *until_ns = CLEAT_NEVER;
     if (worker->stopped || worker->closing) { return CLEAT_CANCELLED; }
     if (worker->ended) { return CLEAT_OK; }
+    if (worker->unwanted) { return worker->sent_away.status; }
     if (worker->current.fd >= 0) { return CLEAT_PENDING; }
     bool at_once = worker->trainer && worker->obeyed;
     if (at_once || cleat_linux_now_ns() >= worker->orphan_deadline_ns) {
-        return CLEAT_PEER_LOST;
+        return worker->sent_away.status != CLEAT_OK ? worker->sent_away.status
+                                                    : CLEAT_PEER_LOST;
     }
     *until_ns = worker->orphan_deadline_ns;
     return CLEAT_PENDING;
@@ -1130,6 +1159,47 @@ enum cleat_status cleat_worker_run(struct cleat_worker *worker)
         status = cleat_worker_poll(worker, CLEAT_NEVER);
     }
     return status;
+}
+
+/* `line` has CLEAT_ERROR_TEXT_MAX bytes. */
+static void say_why(const struct cleat_control_close *why, uint32_t member,
+                    uint32_t layout, char *line)
+{
+    switch (why->status) {
+    case CLEAT_PEER_DEVIANT:
+        (void)snprintf(line, CLEAT_ERROR_TEXT_MAX,
+                       "its tensor table or bucket size (digest 0x%08" PRIx32
+                       ") is not the job's (0x%08" PRIx32 ")",
+                       layout, why->layout);
+        break;
+    case CLEAT_EXISTS:
+        (void)snprintf(line, CLEAT_ERROR_TEXT_MAX,
+                       "the job has a member %" PRIu32 " already", member);
+        break;
+    case CLEAT_NOT_FOUND:
+        (void)snprintf(line, CLEAT_ERROR_TEXT_MAX,
+                       "the job has no member %" PRIu32, member);
+        break;
+    default:
+        (void)snprintf(line, CLEAT_ERROR_TEXT_MAX,
+                       "the job does not want it: %s",
+                       cleat_status_name(why->status));
+        break;
+    }
+}
+
+enum cleat_status cleat_worker_sent_away(struct cleat_worker *worker,
+                                         struct cleat_error *error)
+{
+    char line[CLEAT_ERROR_TEXT_MAX];
+
+    lock(worker);
+    struct cleat_control_close why = worker->sent_away;
+    uint32_t member = worker->member;
+    unlock(worker);
+    if (why.status == CLEAT_OK) { return CLEAT_OK; }
+    say_why(&why, member, worker->layout, line);
+    return cleat_error_set(error, why.status, member, 0, line);
 }
 
 /* Nothing is waited for any more, and nobody gets in. */
@@ -1285,6 +1355,7 @@ static void fill(struct cleat_worker *worker,
                                     : ORPHAN_TIMEOUT_NS;
     worker->stats_ns = config->stats_ns != 0 ? config->stats_ns : STATS_NS;
     worker->member = config->member;
+    worker->layout = config->layout;
     worker->ask_ns = ASK_FIRST_NS;
     worker->orphan_deadline_ns = cleat_time_add(cleat_linux_now_ns(),
                                                 worker->orphan_timeout_ns);

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "cleat/linux.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -46,8 +47,16 @@ enum source {
     SOURCE_CHILD
 };
 
+/* Who was not taken as a member, last. */
+struct sent_away {
+    enum cleat_status status; /* CLEAT_OK: nobody */
+    uint32_t layout;          /* as it said */
+    uint32_t layout_of_job;
+};
+
 struct member {
     struct cleat_lease_book lease;  /* outlives one worker of this member */
+    struct sent_away sent_away;     /* likewise */
     struct cleat_linux_child child; /* pid 0: not a child */
     int fd;                         /* its channel; -1: none */
     bool reserved;                  /* a spawn is under way */
@@ -62,6 +71,7 @@ struct member {
     bool start_fresh; /* the last START has not been waited for */
     bool start_answered;
     enum cleat_status start_status;
+    enum cleat_status unwanted; /* not CLEAT_OK: it was sent away, and why */
     uint64_t start_sequence;
     struct cleat_worker_hello hello;
 
@@ -420,10 +430,71 @@ static void hear_numbers(struct cleat_linux_workers *workers,
     tell_changed(workers);
 }
 
+/* What all who take part must have alike, as far as it is known: as it was
+ * given, or as the first of the others says who takes part already. */
+static uint32_t layout_of_job(const struct cleat_linux_workers *workers,
+                              uint32_t but)
+{
+    if (workers->config.layout != 0) { return workers->config.layout; }
+    for (uint32_t i = 0; i < workers->config.members; i++) {
+        const struct member *member = &workers->members[i];
+        if (i != but && member->ready && member->hello.layout != 0) {
+            return member->hello.layout;
+        }
+    }
+    return 0;
+}
+
+/* May who says this hello be this member? CLEAT_OK or why not. */
+static enum cleat_status may_be(const struct cleat_linux_workers *workers,
+                                uint32_t index,
+                                const struct cleat_worker_hello *hello)
+{
+    uint32_t wanted = layout_of_job(workers, index);
+
+    return wanted == 0 || hello->layout == 0 || hello->layout == wanted
+               ? CLEAT_OK
+               : CLEAT_PEER_DEVIANT;
+}
+
+/* Says why to somebody who is not taken as member `index`, which need not
+ * exist, and keeps it. The channel is still to be closed. */
+static void tell_why(struct cleat_linux_workers *workers, int fd,
+                     uint64_t sequence, uint32_t index, uint32_t layout,
+                     enum cleat_status status)
+{
+    struct cleat_control_frame frame;
+
+    memset(&frame, 0, sizeof frame);
+    frame.kind = CLEAT_CONTROL_CLOSE;
+    frame.sequence = sequence;
+    frame.body.close.status = status;
+    if (index < workers->config.members) {
+        frame.body.close.layout = layout_of_job(workers, index);
+        workers->members[index].sent_away = (struct sent_away){
+            status, layout, frame.body.close.layout};
+    }
+    (void)cleat_channel_send(fd, &frame, NULL);
+    tell_changed(workers);
+}
+
+static void note_lost(struct cleat_linux_workers *workers,
+                      struct member *member);
+
 static void hear_hello(struct cleat_linux_workers *workers,
                        struct member *member,
                        const struct cleat_control_hello *hello)
 {
+    enum cleat_status allowed = may_be(workers, index_of(workers, member),
+                                       &hello->hello);
+
+    if (allowed != CLEAT_OK) {
+        member->unwanted = allowed;
+        tell_why(workers, member->fd, ++member->sequence,
+                 index_of(workers, member), hello->hello.layout, allowed);
+        note_lost(workers, member);
+        return;
+    }
     enum cleat_status status = hello->member == index_of(workers, member)
                                    ? hello->status
                                    : CLEAT_PEER_DEVIANT;
@@ -689,6 +760,7 @@ static void install(struct cleat_linux_workers *workers, struct member *member,
                     int fd, uint64_t sequence)
 {
     struct cleat_lease_book lease = member->lease;
+    struct sent_away sent_away = member->sent_away;
     bool late = member->commanded;
     uint64_t incarnation = member->incarnation + 1;
 
@@ -699,6 +771,7 @@ static void install(struct cleat_linux_workers *workers, struct member *member,
      * commit. */
     member->lease.end_ns = lease.end_ns;
     member->lease.revoked = late;
+    member->sent_away = sent_away;
     member->commanded = late;
     member->incarnation = incarnation;
     member->child.pidfd = -1;
@@ -783,17 +856,36 @@ static void accept_guests(struct cleat_linux_workers *workers, uint64_t now_ns)
     }
 }
 
-/* The guest has said hello: it becomes the member it names, if it may. */
+/* May the guest that says this hello have the place it names? */
+static enum cleat_status may_sit(const struct cleat_linux_workers *workers,
+                                 const struct cleat_control_hello *hello)
+{
+    if (hello->member >= workers->config.members) { return CLEAT_NOT_FOUND; }
+    if (is_taken(&workers->members[hello->member])) { return CLEAT_EXISTS; }
+    return may_be(workers, hello->member, &hello->hello);
+}
+
+/* The guest has said hello: it becomes the member it names, if it may. Where it
+ * may not, that place stays free for another. */
 static void seat(struct cleat_linux_workers *workers, struct guest *guest,
                  struct cleat_channel_packet *packet)
 {
-    uint32_t index = packet->frame.body.hello.member;
+    const struct cleat_control_hello *hello = &packet->frame.body.hello;
+    uint32_t index = hello->member;
     int fd = guest->fd;
 
-    if (packet->frame.kind != CLEAT_CONTROL_HELLO ||
-        index >= workers->config.members ||
-        is_taken(&workers->members[index]) ||
-        watch(workers, EPOLL_CTL_MOD, fd, SOURCE_CHANNEL, index) != 0) {
+    if (packet->frame.kind != CLEAT_CONTROL_HELLO) {
+        send_away(workers, guest);
+        return;
+    }
+    enum cleat_status status = may_sit(workers, hello);
+    if (status != CLEAT_OK) {
+        tell_why(workers, fd, guest->sequence + 1, index, hello->hello.layout,
+                 status);
+        send_away(workers, guest);
+        return;
+    }
+    if (watch(workers, EPOLL_CTL_MOD, fd, SOURCE_CHANNEL, index) != 0) {
         send_away(workers, guest);
         return;
     }
@@ -937,10 +1029,12 @@ static void give_up_seat(struct member *member)
 {
     uint64_t incarnation = member->incarnation;
     struct cleat_lease_book lease = member->lease;
+    struct sent_away sent_away = member->sent_away;
 
     memset(member, 0, sizeof *member);
     member->incarnation = incarnation;
     member->lease = lease;
+    member->sent_away = sent_away;
     member->fd = -1;
     member->child.pidfd = -1;
     member->child.exit_code = -1;
@@ -1198,6 +1292,7 @@ static enum cleat_status how_it_stands(struct cleat_linux_workers *workers,
 {
     if (workers->closing) { return CLEAT_CANCELLED; }
     if (member->ready) { return CLEAT_OK; }
+    if (member->unwanted != CLEAT_OK) { return member->unwanted; }
     if (member->used && member->lost) { return CLEAT_PEER_LOST; }
     if (!member->used) {
         return workers->listen_fd >= 0 || member->reserved ? CLEAT_PENDING
@@ -1260,6 +1355,32 @@ enum cleat_status cleat_linux_worker_look(struct cleat_linux_workers *workers,
         .hello = of->hello};
     unlock(workers);
     return CLEAT_OK;
+}
+
+enum cleat_status
+cleat_linux_worker_sent_away(struct cleat_linux_workers *workers,
+                             uint32_t member, struct cleat_error *error)
+{
+    char line[CLEAT_ERROR_TEXT_MAX];
+
+    if (workers == NULL || member >= workers->config.members) {
+        return cleat_error_set(error, CLEAT_INVALID, 2, 0, "no such member");
+    }
+    lock(workers);
+    struct sent_away last = workers->members[member].sent_away;
+    unlock(workers);
+    if (last.status == CLEAT_OK) { return CLEAT_OK; }
+    if (last.status == CLEAT_PEER_DEVIANT) {
+        (void)snprintf(line, sizeof line,
+                       "member %" PRIu32 " was not taken: its tensor table or "
+                       "bucket size (digest 0x%08" PRIx32
+                       ") is not the job's (0x%08" PRIx32 ")",
+                       member, last.layout, last.layout_of_job);
+    } else {
+        (void)snprintf(line, sizeof line,
+                       "a second worker came as member %" PRIu32, member);
+    }
+    return cleat_error_set(error, last.status, member, 0, line);
 }
 
 enum cleat_status cleat_linux_workers_await(struct cleat_linux_workers *workers,

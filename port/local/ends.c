@@ -43,6 +43,23 @@ enum cleat_status local_plan(struct cleat_plan *plan, void *block,
     return status;
 }
 
+enum cleat_status local_layout(const struct cleat_tensor_source *table,
+                               const struct cleat_local_transfer *transfer,
+                               uint32_t *layout, struct cleat_error *error)
+{
+    enum cleat_status status = CLEAT_OK;
+
+    if (*layout == 0) {
+        status = cleat_tensors_layout(table, local_bucket_bytes(transfer),
+                                      layout);
+    }
+    if (status != CLEAT_OK) {
+        (void)cleat_error_set(error, status, 0, 0,
+                              "local: the tensor table cannot be read");
+    }
+    return status;
+}
+
 enum cleat_status local_attempt_status(enum cleat_status status)
 {
     return cleat_status_band(status) == CLEAT_BAND_PEER ? CLEAT_GROUP_FAILED

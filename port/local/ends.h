@@ -27,6 +27,12 @@ enum cleat_status local_plan(struct cleat_plan *plan, void *block,
                              const struct cleat_tensor_source *table,
                              uint32_t bucket_bytes, struct cleat_error *error);
 
+/* Fills in what all processes of a job must have alike, where the host has not:
+ * of `table`, and the bucket size that `transfer` has. */
+enum cleat_status local_layout(const struct cleat_tensor_source *table,
+                               const struct cleat_local_transfer *transfer,
+                               uint32_t *layout, struct cleat_error *error);
+
 /* What an end's trouble with the others means to its worker: this attempt has
  * failed. It must not sound as if this worker could never do it. */
 enum cleat_status local_attempt_status(enum cleat_status status);

@@ -80,6 +80,7 @@ engine_transfer(void *context, const struct cleat_worker_command *command,
         .bucket_timeout_ns = local_silence_ns(&engine->config.transfer),
         .digest_kind = cleat_digest_detect(),
         .in_place = in_place(engine),
+        .skips_digest = engine->config.transfer.skips_digest != 0,
         .hook = engine_bucket,
         .hook_context = engine,
     };
@@ -236,6 +237,32 @@ worker_config(struct cleat_local_engine *engine)
     return config;
 }
 
+/* Both sinks are of the job's tensors, in the same order. */
+static enum cleat_status check_staged(const struct cleat_local_engine *engine,
+                                      struct cleat_error *error)
+{
+    struct cleat_tensor_source live = cleat_tensor_sink_source(
+        &engine->config.live);
+    struct cleat_tensor_source staged;
+    uint32_t digests[2] = {0, 0};
+    enum cleat_status status;
+
+    if (in_place(engine)) { return CLEAT_OK; }
+    staged = cleat_tensor_sink_source(&engine->config.staged);
+    status = cleat_tensors_digest(&live, &digests[0], NULL);
+    if (status == CLEAT_OK) {
+        status = cleat_tensors_digest(&staged, &digests[1], NULL);
+    }
+    if (status == CLEAT_OK && digests[0] != digests[1]) {
+        status = CLEAT_INVALID;
+    }
+    return status == CLEAT_OK
+               ? CLEAT_OK
+               : cleat_error_set(error, status, 2, 0,
+                                 "local: an engine's live and staged tensors "
+                                 "must have the same table");
+}
+
 /* One that was given is the caller's. */
 static void close_transport(struct cleat_local_engine *engine)
 {
@@ -273,6 +300,11 @@ enum cleat_status cleat_local_engine_open(
     table = cleat_tensor_sink_source(&engine->config.live);
     status = local_plan(&engine->plan, parts.plan, &table,
                         local_bucket_bytes(&config->transfer), error);
+    if (status == CLEAT_OK) { status = check_staged(engine, error); }
+    if (status == CLEAT_OK) {
+        status = local_layout(&table, &config->transfer,
+                              &engine->config.worker.layout, error);
+    }
     if (status != CLEAT_OK) { return status; }
     if (config->transport != NULL) {
         engine->transport = *config->transport;

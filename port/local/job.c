@@ -239,6 +239,9 @@ static enum cleat_status open_ports(struct cleat_local *local,
                                       &local->threads, error);
     if (status != CLEAT_OK) { return status; }
     workers.mailbox = local->sync_mailbox;
+    status = local_layout(&local->config.source, &local->config.transfer,
+                          &workers.layout, error);
+    if (status != CLEAT_OK) { return status; }
     return cleat_linux_workers_init(parts[PART_WORKERS].at,
                                     parts[PART_WORKERS].bytes, &workers,
                                     &local->workers, error);
@@ -271,6 +274,23 @@ static enum cleat_status open_services(struct cleat_local *local,
                                    &sync, &ports, &port, &local->sync, error);
 }
 
+/* All workers up. When the reason why not is that one has other tensors, it
+ * says which. */
+static enum cleat_status bring_up(struct cleat_local *local,
+                                  struct cleat_error *error)
+{
+    struct cleat_error why;
+    enum cleat_status status = cleat_bringup_run(local->bringup, local->handles,
+                                                 &why);
+
+    if (status == CLEAT_PEER_DEVIANT) {
+        (void)cleat_linux_worker_sent_away(local->workers, (uint32_t)why.index,
+                                           &why);
+    }
+    if (status != CLEAT_OK && error != NULL) { *error = why; }
+    return status;
+}
+
 static enum cleat_status start_engines(struct cleat_local *local,
                                        struct cleat_error *error)
 {
@@ -285,7 +305,7 @@ static enum cleat_status start_engines(struct cleat_local *local,
         if (status != CLEAT_OK) { return status; }
         local->handles[i] = i;
     }
-    return cleat_bringup_run(local->bringup, local->handles, error);
+    return bring_up(local, error);
 }
 
 enum cleat_status cleat_local_open(void *block, size_t bytes,

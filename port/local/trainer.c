@@ -72,6 +72,7 @@ trainer_transfer(void *context, const struct cleat_worker_command *command,
         .ack_timeout_ns = local_silence_ns(&trainer->config.transfer),
         .receivers_count = command->receivers_count,
         .hold_bucket = trainer->config.transfer.hold_bucket,
+        .skips_digest = trainer->config.transfer.skips_digest != 0,
         .hook = trainer->config.transfer.hook,
         .hook_context = trainer->config.transfer.hook_context,
     };
@@ -260,6 +261,9 @@ static enum cleat_status open_parts(struct cleat_local_trainer *trainer,
                                           &trainer->config.source,
                                           local_bucket_bytes(transfer), error);
 
+    if (status != CLEAT_OK) { return status; }
+    status = local_layout(&trainer->config.source, transfer,
+                          &trainer->config.worker.layout, error);
     if (status != CLEAT_OK) { return status; }
     status = open_transport(trainer, parts->sender, error);
     if (status != CLEAT_OK) { return status; }

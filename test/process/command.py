@@ -43,9 +43,45 @@ def tensors(path):
             for name, row in header.items()}
 
 
+def permuted(header):
+    """Two tensors of one shape and type have each other's place."""
+    first = {}
+    for name, row in header.items():
+        key = (row["dtype"], tuple(row["shape"])) if "shape" in row else name
+        if key in first:
+            names = {name: first[key], first[key]: name}
+            return {names.get(old, old): row for old, row in header.items()}
+        first[key] = name
+    raise Failure("no two tensors are alike")
+
+
+def renamed(header):
+    last = list(header)[-1]
+    return {"z" if name == last else name: row for name, row in header.items()}
+
+
+def retyped(header):
+    return {name: dict(row, dtype="F16") if row.get("dtype") == "BF16" else row
+            for name, row in header.items()}
+
+
+def rewrite(path, out, change):
+    """The same bytes under another table of the same sizes."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        data = file.read()
+    text = json.dumps(change(header)).encode()
+    expect(json.loads(text) != header or list(json.loads(text)) != list(header),
+           change.__name__, "changes nothing")
+    with open(out, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data)
+
+
 class Tests:
-    def __init__(self, cleat, weights, scale):
+    def __init__(self, cleat, weights, scale, preload=None):
         self.cleat, self.weights, self.scale = cleat, weights, scale
+        self.preload = preload and os.path.abspath(preload)
 
     def job(self, *options, weights=None):
         return harness.Job(self.cleat, weights or self.weights, *SMALL,
@@ -284,6 +320,97 @@ class Tests:
             report = self.finish_attached(job, engines, 3)
             expect(harness.states(report, "dead") == [1], report)
 
+    def an_engine_with_other_tensors_is_sent_away(self):
+        """Of the same sizes: the job waits for one that fits."""
+        other = os.path.join(os.path.dirname(self.weights),
+                             f"other-{os.getpid()}.safetensors")
+        with self.job("--listen", "socket", "--replicas", "2") as job:
+            job.await_line("cleat sync: waiting for members")
+            first = self.attach(job, 1)
+            for change in (permuted, renamed, retyped):
+                rewrite(self.weights, other, change)
+                self.sent_away(self.attach(job, 2, weights=other),
+                               "its tensor table or bucket size (digest 0x")
+            os.unlink(other)
+            self.sent_away(self.attach(job, 2, "--bucket-mib", "2"),
+                           "its tensor table or bucket size (digest 0x")
+            self.sent_away(self.attach(job, 3), "the job has no member 3")
+            self.finish_attached(job, [first, self.attach(job, 2)], 0)
+
+    def weights_that_change_while_engines_start_are_bad_input(self):
+        if self.preload is None:
+            return "not run: no --other-weights"
+        other = os.path.join(os.path.dirname(self.weights),
+                             f"changed-{os.getpid()}.safetensors")
+        rewrite(self.weights, other, permuted)
+        with tempfile.TemporaryDirectory(prefix="cleat-test-") as folder:
+            done = subprocess.run(
+                [self.cleat, "sync", "--weights", self.weights, *SMALL,
+                 "--replicas", "3", "--report", "json", "--trace", "trace",
+                 "--dump", "dump"], cwd=folder, capture_output=True, text=True,
+                check=False, timeout=harness.WATCHDOG_S, env=dict(
+                    os.environ, LD_PRELOAD=self.preload,
+                    CLEAT_TEST_WEIGHTS=self.weights, CLEAT_TEST_OTHER=other))
+            expect(os.listdir(folder) == [], os.listdir(folder))
+        os.unlink(other)
+        expect(done.returncode == 2 and done.stdout == "" and
+               done.stderr.count("\n") == 1 and done.stderr.startswith(
+                   "cleat sync: member 2 was not taken: its tensor table or "
+                   "bucket size (digest 0x"), done)
+        return None
+
+    def one_that_comes_with_other_tensors_is_told_when_nobody_else_came(self):
+        other = os.path.join(os.path.dirname(self.weights),
+                             f"alone-{os.getpid()}.safetensors")
+        rewrite(self.weights, other, renamed)
+        with self.job("--listen", "socket", "--replicas", "1") as job:
+            job.await_line("cleat sync: waiting for members")
+            self.sent_away(self.attach(job, 1, weights=other),
+                           "its tensor table or bucket size (digest 0x")
+            os.unlink(other)
+            job.kill(signal.SIGTERM)
+            expect(job.wait() == 5, job.out, job.lines)
+            expect(any(line and line.startswith(
+                "cleat sync: member 1 was not taken: its tensor table or "
+                "bucket size (digest 0x") for line in job.lines), job.lines)
+            job.expect_nothing_left()
+
+    def a_second_engine_of_a_number_is_told_and_changes_nothing(self):
+        with self.job("--listen", "socket", "--replicas", "1", "--rounds",
+                      "1000000") as job:
+            job.await_line("cleat sync: waiting for members")
+            first = self.attach(job, 1)
+            job.await_line("cleat sync: pause to replica 0")
+            self.sent_away(self.attach(job, 1, "--orphan-timeout-s", "0.3"),
+                           "the job has a member 1 already")
+            expect(first.poll() is None, "the first one has ended")
+            job.kill(signal.SIGINT)
+            code = job.wait()
+            expect(first.wait(harness.WATCHDOG_S) == 0, first.returncode)
+            expect(code in (0, 4), "exit", code, job.out, job.lines)
+            report = job.report()
+            harness.check_schema(report, 1)
+            harness.check_outcome(report, code)
+            expect(report["replicas"][0]["pid"] == first.pid, report)
+            job.expect_nothing_left()
+
+    def attach(self, job, member, *options, weights=None):
+        """Without an option of its own, the bucket size is the job's."""
+        if "--bucket-mib" not in options:
+            options += ("--bucket-mib", "1")
+        return subprocess.Popen(
+            [self.cleat, "engine", "--attach", "socket", "--board",
+             "socket.board", "--member", str(member), "--weights",
+             weights or self.weights, *options], cwd=job.folder,
+            env=job.environment, stderr=subprocess.PIPE, text=True)
+
+    def sent_away(self, engine, why):
+        """It ends as one that was given bad input, and says why in a line."""
+        err = engine.communicate(timeout=harness.WATCHDOG_S)[1]
+        expect(engine.returncode == 2 and err.count("\n") == 1 and
+               err.startswith(f"cleat engine: --attach socket: {why}"),
+               engine.returncode, err)
+
     def a_second_coordinator_at_a_socket_disturbs_nobody(self):
         with self.job("--listen", "socket", "--replicas", "1") as job:
             job.await_line("cleat sync: waiting for members")
@@ -476,8 +603,11 @@ class Tests:
                           "--step-timeout-s", "100") as job:
                 job.await_line("cleat sync: send to replica 1")
                 await_truth(is_left)
-                for pid in [job.process.pid, *harness.marked(job.mark)]:
-                    os.kill(pid, signal.SIGKILL)
+                # All at once: none may clean up after another.
+                pids = [job.process.pid, *harness.marked(job.mark)]
+                for number in (signal.SIGSTOP, signal.SIGKILL):
+                    for pid in pids:
+                        os.kill(pid, number)
                 job.wait()
                 job.await_nobody()
             expect(is_left(), "nothing was left")
@@ -656,6 +786,7 @@ def bad_input(folder, weights):
             (("--transport", "store:memory:shared=a/b"), ("shared=a/b",)),
             (("--device", "0"), ("--device", "--transport nccl")),
             (("--topology", "fan-out"), ("--topology", "--transport nccl")),
+            (("--digest", "off"), ("--digest", "--transport nccl")),
             (("--job", "/a"), ("--job /a", "slash")),
             (("--job", "a/"), ("--job a/", "slash")),
             (("--job", "x" * 97), ("--job", "96"))):
@@ -696,13 +827,15 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="")
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--other-weights")
     arguments = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="cleat-test-")
     try:
         cleat = os.path.abspath(arguments.cleat)
         tests = Tests(cleat, harness.make_weights(cleat, folder),
-                      arguments.scale)
-        helpers = ("job", "finish", "agrees", "finish_attached", "refused")
+                      arguments.scale, arguments.other_weights)
+        helpers = ("job", "finish", "agrees", "attach", "sent_away",
+                   "finish_attached", "refused")
         cells = [name for name in vars(Tests) if not name.startswith("_")
                  and name not in helpers and arguments.only in name]
         return 1 if harness.run_all(

@@ -220,9 +220,10 @@ CLASSES = {"transient", "ambiguous", "capacity", "permanent", "cancelled"}
 
 def check_schema(report, replicas):
     """The report has the fields it is said to have, of the right kinds."""
-    fields = set(NUMBERS) | {"outcome", "transport", "replicas", "errors",
-                             "undo"}
+    fields = set(NUMBERS) | {"outcome", "transport", "digest", "replicas",
+                             "errors", "undo"}
     expect(set(report) == fields, "fields:", sorted(report))
+    expect(report["digest"] in ("host", "skipped"), report["digest"])
     expect(report["outcome"] in EXIT, report["outcome"])
     for key, kind in NUMBERS.items():
         number = report[key]
@@ -235,6 +236,7 @@ def check_schema(report, replicas):
             expect(type(replica[key]) is kind, key, "is", replica[key])
         expect(replica["id"] == index, replica)
         expect(replica["state"] in STATES, replica)
+        expect(replica["digest"] == 0 or report["digest"] == "host", replica)
     for error in report["errors"]:
         expect(tuple(error) == ERROR, error)
         expect(all(isinstance(value, str) and value for value in error.values()),

@@ -25,6 +25,7 @@ NCCL = ("--transport", "nccl", "--bucket-mib", "1")
 class Tests:
     def __init__(self, cleat, weights, fakes):
         self.cleat, self.weights, self.fakes = cleat, weights, fakes
+        self.folder = os.path.dirname(weights)
 
     def gpus(self, plan="", first=None):
         return harness.Gpus(self.fakes, plan, first)
@@ -33,7 +34,7 @@ class Tests:
         return harness.Job(self.cleat, self.weights, *NCCL, *options,
                            environment={**gpus.environment(), **dict(more)})
 
-    def finish(self, job, code, *files, replicas=4, version=1):
+    def finish(self, job, code, *files, replicas=4, version=1, digest="host"):
         found = job.wait()
         expect(found == code, "exit", found, "expected", code, job.out,
                job.lines)
@@ -41,6 +42,7 @@ class Tests:
         harness.check_schema(report, replicas)
         harness.check_outcome(report, code, version=version)
         expect(report["transport"] == "nccl", report["transport"])
+        expect(report["digest"] == digest, report["digest"])
         job.expect_nothing_left(*files)
         return report
 
@@ -50,8 +52,11 @@ class Tests:
         files = ("replica-0.safetensors", "replica-1.safetensors")
         options = ("--replicas", "2", "--rounds", "2", "--dump", ".")
         said = []
+        staged, in_place = ("--mode", "staged"), ("--mode", "in-place")
+        off = ("--digest", "off")
         for transport in (("shm",), ("nccl", "--topology", "broadcast"),
-                          ("nccl", "--topology", "fan-out")):
+                          ("nccl", "--topology", "fan-out", *in_place),
+                          ("nccl", *off, *staged), ("nccl", *off, *in_place)):
             with self.gpus() as gpus, harness.Job(
                     self.cleat, self.weights, "--bucket-mib", "1", *options,
                     "--transport", *transport,
@@ -63,7 +68,67 @@ class Tests:
                         said.append(file.read())
                 used = os.path.exists(gpus.environment()["FAKE_GPU_WORLD"])
                 expect(used == (transport[0] == "nccl"), "GPUs:", used)
+                report = job.report()
+                harness.check_schema(report, 2)
+                skipped = "off" in transport
+                expect(report["digest"] == ("skipped" if skipped else "host"),
+                       transport, report["digest"])
+                expect(all((r["digest"] == 0) == skipped
+                           for r in report["replicas"]), transport, report)
         expect(all(one == said[0] for one in said), "they differ")
+
+    def without_digests_faults_end_as_with_them(self):
+        for fault, code in (("send@3:1:kill", 3), ("send@3:trainer:kill", 4),
+                            ("send:1:error", 0)):
+            with self.gpus() as gpus, self.job(
+                    gpus, "--replicas", "3", "--digest", "off", "--fault",
+                    fault) as job:
+                self.finish(job, code, replicas=3, version=int(code != 4),
+                            digest="skipped")
+
+    # ---- a byte that changes ----
+
+    def a_byte_that_changes_between_gpus_is_found_by_its_digest(self):
+        with self.gpus("ncclBroadcast#1:garble@rank=2") as gpus, self.job(
+                gpus, "--replicas", "2") as job:
+            report = self.finish(job, 0, replicas=2)
+            expect(report["attempts"] == 2, report["attempts"])
+
+    def a_byte_that_changes_between_device_and_host_is_found_by_its_digest(
+            self):
+        # An engine that receives copies to the host first.
+        with self.gpus("cuMemcpyAsync#1:garble@rank=2") as gpus, self.job(
+                gpus, "--replicas", "2") as job:
+            report = self.finish(job, 0, replicas=2)
+            expect(report["attempts"] == 2, report["attempts"])
+
+    def torn(self, plan):
+        weights = harness.make_weights(self.cleat, self.folder, "20K",
+                                       plan.split("#")[0])
+        with self.gpus(plan) as gpus, harness.Job(
+                self.cleat, weights, *NCCL, "--replicas", "2", "--digest",
+                "off", environment=gpus.environment()) as job:
+            code = job.wait()
+            report = job.report()
+            harness.check_schema(report, 2)
+            expect(code == 5 and report["outcome"] == "RESTART", code,
+                   report["outcome"], job.lines)
+            good, bad = report["replicas"]
+            expect(bad["torn_served"] > 0, "nobody has seen it:", report)
+            expect(good["torn_served"] == 0 and good["served"] > 0, report)
+            expect(any(e["who"] == "replica 1" and e["step"] == "serve" and
+                       e["status"] == "CORRUPT" for e in report["errors"]),
+                   report["errors"])
+            job.expect_nothing_left()
+
+    # All weights are one window, so that every request looks at that byte.
+
+    def without_digests_what_changed_between_gpus_is_found_in_serving(self):
+        self.torn("ncclBroadcast#1:garble@rank=2")
+
+    def what_changed_within_a_gpu_is_found_in_serving(self):
+        # Without digests an engine that receives copies within its GPU only.
+        self.torn("cuMemcpyAsync#1:garble@rank=2")
 
     def a_dead_replica_is_left_out_of_the_groups_that_follow(self):
         with self.gpus() as gpus, self.job(
@@ -128,6 +193,16 @@ class Tests:
         # rank there is none of its number.
         self.lost("cuMemcpyAsync#3:fail=700@rank=3", 3)
 
+    def a_device_that_is_lost_at_any_time_costs_its_replica(self):
+        # Whether the engine receives then, or serves: its copies are both.
+        for call in (60, 90, 121, 152, 183):
+            with self.gpus(f"cuMemcpyAsync#{call}:fail=700@rank=3") as gpus, \
+                    self.job(gpus, "--replicas", "3", "--rounds", "6") as job:
+                report = self.finish(job, 3, replicas=3, version=6)
+                expect(report["replicas"][2]["state"] != "serving", report)
+                expect(any("the GPU is lost" in str(line)
+                           for line in job.lines), job.lines)
+
     def without_the_trainers_device_everybody_goes_back(self):
         self.lost("cuMemcpyAsync#3:fail=700@rank=0", 4, who="trainer")
 
@@ -179,7 +254,12 @@ def bad_input():
     yield ("devices=4", "nccl_2_30", (),
            ("--device", "NCCL_MULTI_RANK_GPU_ENABLE=1"))
     yield "devices=2", None, ("--device", "2"), ("--device 2", "shows 2")
-    yield "memory=2M", None, (), ("2097152 bytes", "need")
+    yield "memory=2M", None, (), ("2097152 bytes", "weights", "need")
+    yield ("cuMemAlloc#1:fail=2", None, (),
+           ("weights", "device 0", "MiB free", "MiB are needed"))
+    yield "", None, ("--digest", "maybe"), ("--digest maybe", "on or off")
+    yield ("", None, ("--digest", "off", "--fault", "send@3:1:corrupt"),
+           ("send@3:1:corrupt", "--digest off"))
     yield "", None, ("--replicas", "65"), ("at most 64", "65")
     yield "", None, ("--device", "x"), ("--device x", "number")
     yield "", None, ("--device", "-1"), ("--device",)
@@ -213,7 +293,7 @@ def main():
             absent(cleat, weights)
             return 0
         tests = Tests(cleat, weights, arguments.gpus)
-        helpers = ("gpus", "job", "finish", "lost", "refused")
+        helpers = ("gpus", "job", "finish", "torn", "lost", "refused")
         cells = [name for name in vars(Tests) if not name.startswith("_")
                  and name not in helpers and arguments.only in name]
         return 1 if harness.run_all(

@@ -46,6 +46,7 @@ static struct cleat_control_frame sample(enum cleat_control_kind kind)
         frame.body.hello.hello.version = 12;
         frame.body.hello.hello.holding = CLEAT_SYNC_TORN;
         frame.body.hello.hello.pid = 4711;
+        frame.body.hello.hello.layout = 0xCAFEF00Du;
         break;
     case CLEAT_CONTROL_COMMAND:
         frame.fds_count = 2;
@@ -89,6 +90,9 @@ static struct cleat_control_frame sample(enum cleat_control_kind kind)
         frame.body.stats.torn_served = 4;
         break;
     case CLEAT_CONTROL_CLOSE:
+        frame.body.close.status = CLEAT_PEER_DEVIANT;
+        frame.body.close.layout = 0xFEEDBEEFu;
+        break;
     case CLEAT_CONTROL_KINDS: break;
     }
     return frame;
@@ -108,7 +112,7 @@ static void a_frame_has_the_bytes_that_the_layout_says(void **state)
 {
     /* Written down from the table in control.h. */
     uint8_t wanted[60] = {
-        'C',  'L',  'T',  'c',  1,    0,    6,    0,    /* magic version kind */
+        'C',  'L',  'T',  'c',  2,    0,    6,    0,    /* magic version kind */
         0,    0,    0,    0,    16,   0,    0,    0,    /* flags length */
         0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, /* term */
         8,    7,    6,    5,    4,    3,    2,    1,    /* epoch */
@@ -245,10 +249,12 @@ static void a_value_out_of_range_is_malformed(void **state)
     (void)state;
     /* magic; version; kind 0 and one too many */
     assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 0, 1), CLEAT_MALFORMED);
-    assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 4, 2 | 8u << 16),
+    assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 4, 1 | 8u << 16),
                      CLEAT_UNSUPPORTED);
-    assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 4, 1), CLEAT_MALFORMED);
-    assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 4, 1 | 9u << 16),
+    assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 4, 3 | 8u << 16),
+                     CLEAT_UNSUPPORTED);
+    assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 4, 2), CLEAT_MALFORMED);
+    assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 4, 2 | 9u << 16),
                      CLEAT_MALFORMED);
     /* flags: three descriptors, or a bit that means nothing */
     assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 8, 3), CLEAT_MALFORMED);
@@ -259,6 +265,11 @@ static void a_value_out_of_range_is_malformed(void **state)
     assert_int_equal(with_u32(CLEAT_CONTROL_HELLO, 44 + 8, 2), CLEAT_MALFORMED);
     assert_int_equal(with_u32(CLEAT_CONTROL_HELLO, 44 + 32, 3),
                      CLEAT_MALFORMED);
+    /* close: a status that is none, and one that is no reason to go */
+    assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 44, 2), CLEAT_MALFORMED);
+    assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 44, CLEAT_PENDING),
+                     CLEAT_MALFORMED);
+    assert_int_equal(with_u32(CLEAT_CONTROL_CLOSE, 44, CLEAT_OK), CLEAT_OK);
     /* command: step; ticket longer than can be */
     assert_int_equal(with_u32(CLEAT_CONTROL_COMMAND, 44, CLEAT_SYNC_STEPS),
                      CLEAT_MALFORMED);

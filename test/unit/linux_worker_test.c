@@ -224,6 +224,16 @@ static void bench_end(struct bench *bench)
     peer_await_threads(bench->threads_before);
 }
 
+/* Of a bench whose thread was joined. */
+static void bench_end_joined(struct bench *bench)
+{
+    cleat_worker_close(bench->worker);
+    if (bench->fd >= 0) { (void)close(bench->fd); }
+    free(bench->block);
+    assert_int_equal(peer_count_fds(), bench->fds_before);
+    peer_await_threads(bench->threads_before);
+}
+
 static void begin(struct bench *bench)
 {
     bench_begin(bench);
@@ -1022,6 +1032,48 @@ static struct cleat_control_frame start_frame(uint64_t sequence,
     return frame;
 }
 
+static void send_close(struct bench *bench, enum cleat_status status,
+                       uint32_t layout)
+{
+    struct cleat_control_frame frame;
+
+    memset(&frame, 0, sizeof frame);
+    frame.kind = CLEAT_CONTROL_CLOSE;
+    frame.body.close.status = status;
+    frame.body.close.layout = layout;
+    peer_send(bench->fd, &frame);
+}
+
+static void one_with_other_tensors_is_told_and_ends(void **state)
+{
+    struct bench bench;
+    struct cleat_error error;
+
+    (void)state;
+    bench_begin(&bench);
+    struct cleat_worker_config config = base_config(&bench.host);
+    config.layout = 0xAB;
+    bench_start(&bench, &config);
+    struct cleat_control_frame start = start_frame(1, 6);
+    peer_send(bench.fd, &start);
+    struct cleat_control_hello hello =
+        peer_expect(bench.fd, CLEAT_CONTROL_HELLO).frame.body.hello;
+    assert_int_equal(hello.hello.layout, 0xAB);
+    assert_int_equal(cleat_worker_sent_away(bench.worker, &error), CLEAT_OK);
+    send_close(&bench, CLEAT_PEER_DEVIANT, 0xCD);
+    assert_int_equal(bench_join(&bench), CLEAT_PEER_DEVIANT);
+    assert_int_equal(cleat_worker_sent_away(bench.worker, &error),
+                     CLEAT_PEER_DEVIANT);
+    assert_int_equal(error.index, 6);
+    assert_string_equal(error.text,
+                        "its tensor table or bucket size (digest 0x000000ab) "
+                        "is not the job's (0x000000cd)");
+    assert_false(admits(&bench));
+    assert_int_equal(atomic_load(&bench.host.calls[CLEAT_SYNC_PREPARE]), 0);
+    assert_int_equal(atomic_load(&bench.host.calls[CLEAT_SYNC_SEND]), 0);
+    bench_end_joined(&bench);
+}
+
 static void hello_says_what_start_said(void **state)
 {
     struct bench bench;
@@ -1121,6 +1173,80 @@ static void an_engine_goes_to_the_next_coordinator_and_waits(void **state)
     (void)close(listener);
     (void)unlink(path);
     bench_end(&bench);
+}
+
+static void whose_place_is_taken_asks_again_until_it_is_free(void **state)
+{
+    struct bench bench;
+    struct cleat_error error;
+    char path[64];
+
+    (void)state;
+    bench_begin(&bench);
+    (void)snprintf(path, sizeof path, "/tmp/cleat-worker-test-%d",
+                   (int)getpid());
+    int listener = listen_at(path);
+    struct cleat_worker_config config = base_config(&bench.host);
+    config.socket_path = path;
+    config.member = 4;
+    bench_start(&bench, &config);
+    for (int i = 0; i < 2; i++) { /* told twice, it knocks a third time */
+        bench.fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        assert_true(bench.fd >= 0);
+        send_close(&bench, CLEAT_EXISTS, 0);
+        (void)close(bench.fd);
+    }
+    bench.fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_int_equal(cleat_worker_sent_away(bench.worker, &error),
+                     CLEAT_EXISTS);
+    assert_string_equal(error.text, "the job has a member 4 already");
+    grant(&bench, 1000000);
+    assert_int_equal(cleat_worker_sent_away(bench.worker, &error), CLEAT_OK);
+    STEP_OK(&bench, RESUME, 1, 1); /* it never had been more than closed */
+    assert_true(admits(&bench));
+    send_close(&bench, CLEAT_OK, 0);
+    assert_int_equal(bench_join(&bench), CLEAT_OK);
+    (void)close(listener);
+    (void)unlink(path);
+    bench_end_joined(&bench);
+}
+
+/* The deadline is short, for nobody ever makes room. */
+static void whose_place_stays_taken_ends_and_says_so(void **state)
+{
+    struct bench bench;
+    struct cleat_error error;
+
+    (void)state;
+    bench_begin(&bench);
+    struct cleat_worker_config config = base_config(&bench.host);
+    config.orphan_timeout_ns = 50 * CLEAT_NS_PER_MS;
+    bench_start(&bench, &config);
+    send_close(&bench, CLEAT_EXISTS, 0);
+    (void)close(bench.fd);
+    bench.fd = -1;
+    assert_int_equal(bench_join(&bench), CLEAT_EXISTS);
+    assert_int_equal(cleat_worker_sent_away(bench.worker, &error),
+                     CLEAT_EXISTS);
+    bench_end_joined(&bench);
+}
+
+static void who_names_no_member_is_told_and_ends(void **state)
+{
+    struct bench bench;
+    struct cleat_error error;
+
+    (void)state;
+    bench_begin(&bench);
+    struct cleat_worker_config config = base_config(&bench.host);
+    config.member = 9;
+    bench_start(&bench, &config);
+    send_close(&bench, CLEAT_NOT_FOUND, 0);
+    assert_int_equal(bench_join(&bench), CLEAT_NOT_FOUND);
+    assert_int_equal(cleat_worker_sent_away(bench.worker, &error),
+                     CLEAT_NOT_FOUND);
+    assert_string_equal(error.text, "the job has no member 9");
+    bench_end_joined(&bench);
 }
 
 static void a_trainer_goes_to_no_next_coordinator(void **state)
@@ -1431,6 +1557,10 @@ int main(void)
         cmocka_unit_test(the_senders_ticket_goes_with_its_answer),
         cmocka_unit_test(
             a_ticket_reaches_group_and_what_is_left_of_it_is_closed),
+        cmocka_unit_test(one_with_other_tensors_is_told_and_ends),
+        cmocka_unit_test(whose_place_is_taken_asks_again_until_it_is_free),
+        cmocka_unit_test(whose_place_stays_taken_ends_and_says_so),
+        cmocka_unit_test(who_names_no_member_is_told_and_ends),
         cmocka_unit_test(hello_says_what_start_said),
         cmocka_unit_test(an_engine_goes_to_the_next_coordinator_and_waits),
         cmocka_unit_test(a_trainer_goes_to_no_next_coordinator),

@@ -324,8 +324,8 @@ static struct cleat_linux_worker_view view(struct bench *bench, uint32_t member)
 /* ---- a worker by hand
  * ------------------------------------------------------------- */
 
-static void raw_hello(struct bench *bench, uint32_t member,
-                      enum cleat_status status)
+static void raw_hello_of(struct bench *bench, uint32_t member,
+                         enum cleat_status status, uint32_t layout)
 {
     struct cleat_channel_packet packet = peer_expect(bench->raw[member],
                                                      CLEAT_CONTROL_START);
@@ -341,7 +341,14 @@ static void raw_hello(struct bench *bench, uint32_t member,
     frame.body.hello.hello.version = 3;
     frame.body.hello.hello.holding = CLEAT_SYNC_WHOLE;
     frame.body.hello.hello.pid = 4000 + member;
+    frame.body.hello.hello.layout = layout;
     peer_send(bench->raw[member], &frame);
+}
+
+static void raw_hello(struct bench *bench, uint32_t member,
+                      enum cleat_status status)
+{
+    raw_hello_of(bench, member, status, 0);
 }
 
 static struct cleat_control_frame raw_answer(uint32_t member,
@@ -1216,6 +1223,7 @@ static void bad_frames_cost_nothing_but_themselves(void **state)
     assert_int_equal(send(bench.raw[1], "garbage", 7, 0), 7);
     frame.body.answer.answer.sync.member = 2; /* somebody else's answer */
     peer_send(bench.raw[1], &frame);
+    memset(&frame.body, 0, sizeof frame.body);
     frame.kind = CLEAT_CONTROL_CLOSE; /* what a worker does not say */
     peer_send(bench.raw[1], &frame);
     say_and_await(&bench, 1, CLEAT_SYNC_PAUSE, 1, CLEAT_OK);
@@ -1325,7 +1333,7 @@ static void test_path(char *path, size_t bytes)
 }
 
 /* Connects as member `member`; the end, after its hello was sent. */
-static int attach(const char *path, uint32_t member)
+static int attach_with(const char *path, uint32_t member, uint32_t layout)
 {
     int fd = cleat_channel_connect(path);
 
@@ -1339,8 +1347,14 @@ static int attach(const char *path, uint32_t member)
     frame.body.hello.member = member;
     frame.body.hello.hello.holding = CLEAT_SYNC_WHOLE;
     frame.body.hello.hello.pid = 77;
+    frame.body.hello.hello.layout = layout;
     peer_send(fd, &frame);
     return fd;
+}
+
+static int attach(const char *path, uint32_t member)
+{
+    return attach_with(path, member, 0);
 }
 
 static void expect_end(int fd)
@@ -1349,6 +1363,21 @@ static void expect_end(int fd)
     bool ended = false;
 
     while (peer_next(fd, true, &packet, &ended)) {}
+    assert_true(ended);
+    (void)close(fd);
+}
+
+/* It is told why, once, and nothing else. */
+static void expect_sent_away(int fd, enum cleat_status status, uint32_t layout)
+{
+    struct cleat_channel_packet packet;
+    bool ended = false;
+
+    assert_true(peer_next(fd, true, &packet, &ended));
+    assert_int_equal(packet.frame.kind, CLEAT_CONTROL_CLOSE);
+    assert_int_equal(packet.frame.body.close.status, status);
+    assert_int_equal(packet.frame.body.close.layout, layout);
+    assert_false(peer_next(fd, true, &packet, &ended));
     assert_true(ended);
     (void)close(fd);
 }
@@ -1377,9 +1406,20 @@ static void engines_attach_and_name_themselves(void **state)
     (void)expect_command(&bench, 2, CLEAT_SYNC_PAUSE);
     assert_true(asks_with_success(&bench, 2));
     /* a second one of that name, and one of no member: sent away */
-    expect_end(attach(path, 2));
-    expect_end(attach(path, MEMBERS));
+    assert_int_equal(cleat_linux_worker_sent_away(bench.workers, 2, NULL),
+                     CLEAT_OK);
+    expect_sent_away(attach(path, 2), CLEAT_EXISTS, 0);
+    expect_sent_away(attach(path, MEMBERS), CLEAT_NOT_FOUND, 0);
+    expect_sent_away(attach(path, UINT32_MAX), CLEAT_NOT_FOUND, 0);
+    struct cleat_error error;
+    assert_int_equal(cleat_linux_worker_sent_away(bench.workers, 2, &error),
+                     CLEAT_EXISTS);
+    assert_int_equal(error.index, 2);
+    assert_string_equal(error.text, "a second worker came as member 2");
+    /* the first one is as it was */
     assert_true(view(&bench, 2).attached);
+    assert_int_equal(command(&bench, 2, CLEAT_SYNC_RELEASE, 1), CLEAT_OK);
+    (void)expect_command(&bench, 2, CLEAT_SYNC_RELEASE);
     /* gone, and back */
     (void)close(bench.raw[2]);
     expect_message(&bench, CLEAT_WORKER_LOST, 2);
@@ -1393,6 +1433,126 @@ static void engines_attach_and_name_themselves(void **state)
     /* an attached one is not told that the job is over */
     assert_false(peer_has(bench.raw[2], CLEAT_CONTROL_CLOSE));
     assert_int_equal(lstat(path, &file), -1);
+    end(&bench);
+}
+
+/* ---- what all must have alike
+ * ------------------------------------------------------------------ */
+
+static void expect_other_layout(struct bench *bench, uint32_t member,
+                                const char *wanted)
+{
+    struct cleat_error error;
+
+    assert_int_equal(wait_ready(bench, member), CLEAT_PEER_DEVIANT);
+    assert_int_equal(
+        cleat_linux_worker_sent_away(bench->workers, member, &error),
+        CLEAT_PEER_DEVIANT);
+    assert_int_equal(error.index, member);
+    assert_string_equal(error.text, wanted);
+    assert_false(view(bench, member).attached);
+}
+
+static void one_with_other_tensors_is_sent_away_before_any_command(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    begin_with(&bench, 64);
+    bench.config.layout = 0x1234ABCD;
+    make(&bench);
+    for (uint32_t i = 0; i < MEMBERS; i++) { adopt(&bench, i); }
+    raw_hello_of(&bench, 0, CLEAT_OK, 0x1234ABCD);
+    assert_int_equal(wait_ready(&bench, 0), CLEAT_OK);
+    expect_message(&bench, CLEAT_WORKER_HELLO, 0);
+    raw_hello_of(&bench, 1, CLEAT_OK, 0x1234ABCE);
+    expect_other_layout(&bench, 1,
+                        "member 1 was not taken: its tensor table or bucket "
+                        "size (digest 0x1234abce) is not the job's "
+                        "(0x1234abcd)");
+    expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    /* one that does not say is not compared */
+    raw_hello_of(&bench, 2, CLEAT_OK, 0);
+    assert_int_equal(wait_ready(&bench, 2), CLEAT_OK);
+    expect_message(&bench, CLEAT_WORKER_HELLO, 2);
+    /* nor does it help not to be ready */
+    raw_hello_of(&bench, 3, CLEAT_TRANSIENT, 1);
+    assert_int_equal(wait_ready(&bench, 3), CLEAT_PEER_DEVIANT);
+    expect_message(&bench, CLEAT_WORKER_LOST, 3);
+    /* nothing reaches those two any more, and they were told why */
+    assert_int_equal(command(&bench, 1, CLEAT_SYNC_PREPARE, 1),
+                     CLEAT_PEER_LOST);
+    expect_sent_away(bench.raw[1], CLEAT_PEER_DEVIANT, 0x1234ABCD);
+    expect_sent_away(bench.raw[3], CLEAT_PEER_DEVIANT, 0x1234ABCD);
+    bench.raw[3] = -1;
+    /* the place is free for another, which is compared likewise */
+    adopt(&bench, 1);
+    raw_hello_of(&bench, 1, CLEAT_OK, 0x1234ABCF);
+    assert_int_equal(wait_ready(&bench, 1), CLEAT_PEER_DEVIANT);
+    expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    (void)close(bench.raw[1]);
+    adopt(&bench, 1);
+    raw_hello_of(&bench, 1, CLEAT_OK, 0x1234ABCD);
+    assert_int_equal(wait_ready(&bench, 1), CLEAT_OK);
+    expect_message(&bench, CLEAT_WORKER_HELLO, 1);
+    end(&bench);
+}
+
+static void without_a_layout_given_the_first_that_is_there_counts(void **state)
+{
+    struct bench bench;
+
+    (void)state;
+    begin(&bench);
+    for (uint32_t i = 0; i < MEMBERS; i++) { adopt(&bench, i); }
+    raw_hello_of(&bench, 3, CLEAT_OK, 0); /* says nothing, decides nothing */
+    assert_int_equal(wait_ready(&bench, 3), CLEAT_OK);
+    raw_hello_of(&bench, 2, CLEAT_TRANSIENT, 5); /* is not there yet */
+    assert_int_equal(wait_ready(&bench, 2), CLEAT_TRANSIENT);
+    raw_hello_of(&bench, 0, CLEAT_OK, 7);
+    assert_int_equal(wait_ready(&bench, 0), CLEAT_OK);
+    raw_hello_of(&bench, 1, CLEAT_OK, 8);
+    expect_other_layout(&bench, 1,
+                        "member 1 was not taken: its tensor table or bucket "
+                        "size (digest 0x00000008) is not the job's "
+                        "(0x00000007)");
+    (void)close(bench.raw[1]);
+    adopt(&bench, 1);
+    raw_hello_of(&bench, 1, CLEAT_OK, 7);
+    assert_int_equal(wait_ready(&bench, 1), CLEAT_OK);
+    /* a word that was good once may be said again */
+    raw_stats(&bench, 1, 5);
+    end(&bench);
+}
+
+static void who_attaches_with_other_tensors_leaves_the_place_free(void **state)
+{
+    struct bench bench;
+    struct cleat_error error;
+    char path[64];
+
+    (void)state;
+    test_path(path, sizeof path);
+    begin_with(&bench, 64);
+    bench.config.layout = 7;
+    make(&bench);
+    assert_int_equal(cleat_linux_workers_listen(bench.workers, path, NULL),
+                     CLEAT_OK);
+    expect_sent_away(attach_with(path, 2, 8), CLEAT_PEER_DEVIANT, 7);
+    assert_int_equal(cleat_linux_worker_sent_away(bench.workers, 2, &error),
+                     CLEAT_PEER_DEVIANT);
+    assert_false(view(&bench, 2).attached);
+    bench.raw[2] = attach_with(path, 2, 7);
+    assert_int_equal(wait_ready(&bench, 2), CLEAT_OK);
+    expect_message(&bench, CLEAT_WORKER_HELLO, 2); /* and no loss before it */
+    assert_int_equal(command(&bench, 2, CLEAT_SYNC_PAUSE, 1), CLEAT_OK);
+    (void)expect_command(&bench, 2, CLEAT_SYNC_PAUSE);
+    /* one that comes back otherwise than it was is kept out */
+    (void)close(bench.raw[2]);
+    expect_message(&bench, CLEAT_WORKER_LOST, 2);
+    expect_sent_away(attach_with(path, 2, 9), CLEAT_PEER_DEVIANT, 7);
+    bench.raw[2] = attach_with(path, 2, 7);
+    expect_message(&bench, CLEAT_WORKER_HELLO, 2);
     end(&bench);
 }
 
@@ -1573,6 +1733,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_full_mailbox_loses_no_hello_and_no_loss),
         cmocka_unit_test(a_full_mailbox_keeps_the_last_answer),
         cmocka_unit_test(engines_attach_and_name_themselves),
+        cmocka_unit_test(
+            one_with_other_tensors_is_sent_away_before_any_command),
+        cmocka_unit_test(without_a_layout_given_the_first_that_is_there_counts),
+        cmocka_unit_test(who_attaches_with_other_tensors_leaves_the_place_free),
         cmocka_unit_test(
             who_knocks_while_descriptors_are_short_is_let_in_later),
         cmocka_unit_test(a_stale_socket_is_replaced_and_nothing_else),

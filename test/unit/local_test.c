@@ -85,6 +85,18 @@ static bool is_whole(const struct set *set, uint32_t count, uint64_t version)
     return true;
 }
 
+/* Other tables of the same sizes. */
+static void name_otherwise(struct set *set)
+{
+    set->table[1].name = shapes[4].name;
+    set->table[4].name = shapes[1].name;
+}
+
+static void type_otherwise(struct set *set)
+{
+    set->table[1].dtype = CLEAT_DTYPE_I8;
+}
+
 /* The first `count` of them. */
 static enum cleat_status join(struct set *set, uint32_t count,
                               struct cleat_error *error)
@@ -123,6 +135,7 @@ struct board {
     struct order die;
     _Atomic uint32_t refuse_start;           /* so many times, by each */
     _Atomic uint32_t refuse_commit;          /* likewise */
+    _Atomic uint32_t moments;                /* of buckets, in any process */
     struct account engines[1 + ENGINES_MAX]; /* by member */
 };
 
@@ -223,6 +236,7 @@ static enum cleat_status strike(void *context, enum cleat_stream_moment moment,
     (void)context;
     (void)data;
     (void)bytes;
+    atomic_fetch_add(&board->moments, 1);
     if (moment == CLEAT_STREAM_DONE && atomic_load(&die->bucket) == bucket &&
         atomic_load(&die->version) == engine.version &&
         (atomic_load(&die->all) != 0 ||
@@ -258,6 +272,19 @@ static void *serve(void *nothing)
     return NULL;
 }
 
+/* What the trainer's tensors are. */
+static uint32_t whole_layout(void)
+{
+    static struct set all;
+    struct cleat_tensor_source source;
+    uint32_t layout = 0;
+
+    if (join(&all, TENSORS, NULL) != CLEAT_OK) { return 0; }
+    source = cleat_memory_tensors_source(&all.tensors);
+    (void)cleat_tensors_layout(&source, BUCKET_BYTES, &layout);
+    return layout;
+}
+
 static int run_engine(char **argv)
 {
     bool in_place = strcmp(argv[2], "in-place") == 0;
@@ -287,6 +314,16 @@ static int run_engine(char **argv)
     for (uint32_t i = 0; i < 2; i++) {
         fill(&engine.sets[i], 0);
         if (join(&engine.sets[i], count, &error) != CLEAT_OK) { return 4; }
+        if (strcmp(argv[2], "renamed") == 0) {
+            name_otherwise(&engine.sets[i]);
+        }
+        if (strcmp(argv[2], "retyped") == 0) {
+            type_otherwise(&engine.sets[i]);
+        }
+    }
+    if (strcmp(argv[2], "bucketed") == 0) { config.transfer.bucket_bytes *= 2; }
+    if (strcmp(argv[2], "fewer") == 0) {
+        config.worker.layout = whole_layout();
     }
     config.live = cleat_memory_tensors_sink(&engine.sets[0].tensors);
     if (!in_place) {
@@ -474,6 +511,36 @@ static void assert_ended_well(uint32_t member)
     assert_int_equal(atomic_load(&board->engines[member].torn), 0);
 }
 
+/* Ends an engine, or waits until it has ended by itself, and was reaped. */
+static void end_engine(struct cleat_local *local, uint32_t member, int with)
+{
+    struct cleat_linux_workers *workers = cleat_local_workers(local);
+    struct cleat_linux_worker_view view;
+    uint64_t seen = 0;
+
+    assert_int_equal(cleat_linux_worker_look(workers, member, &view), CLEAT_OK);
+    if (with != 0) { assert_int_equal(kill(view.pid, with), 0); }
+    while (!view.reaped) {
+        (void)cleat_linux_workers_await(workers, &seen, CLEAT_NEVER);
+        (void)cleat_linux_worker_look(workers, member, &view);
+    }
+}
+
+static void start_engine(struct cleat_local *local, uint32_t member,
+                         const char *mode)
+{
+    char *const *argv = (char *const *)(void *)argv_of(mode);
+    enum cleat_status status = CLEAT_EXISTS;
+
+    /* Until the last one's end is told. */
+    while (status == CLEAT_EXISTS) {
+        status = cleat_linux_workers_spawn(cleat_local_workers(local), member,
+                                           self, argv, NULL, NULL);
+        (void)sched_yield();
+    }
+    assert_int_equal(status, CLEAT_OK);
+}
+
 static void bring_versions(const char *mode)
 {
     struct cleat_local_config config = config_for(mode, 3);
@@ -634,8 +701,103 @@ static void an_engine_that_stands_still_is_set_apart(void **state)
     assert_ended_well(2);
 }
 
-/* Both ends must have the same table. When they do not, nothing is served that
- * is not right, and the job goes on as it was. */
+/* ---- tensors that are not the job's */
+
+static enum cleat_status count_moment(void *context,
+                                      enum cleat_stream_moment moment,
+                                      uint32_t bucket, void **data,
+                                      uint64_t bytes)
+{
+    (void)context;
+    (void)moment;
+    (void)bucket;
+    (void)data;
+    (void)bytes;
+    atomic_fetch_add(&board->moments, 1);
+    return CLEAT_OK;
+}
+
+/* Names permuted, a dtype of the same size, another bucket size, fewer. */
+static void
+engines_with_other_tensors_are_found_before_a_byte_moves(void **state)
+{
+    static const char *const modes[] = {"renamed", "retyped", "bucketed",
+                                        "nothing"};
+
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++) {
+        struct cleat_local_config config = config_for(modes[i], 2);
+        struct cleat_local *local = (void *)block;
+        struct cleat_error error = {CLEAT_OK, 0, 0, 0, ""};
+        char wanted[64];
+
+        config.transfer.hook = count_moment;
+        assert_int_equal(
+            cleat_local_open(block, sizeof block, &config, &local, &error),
+            CLEAT_PEER_DEVIANT);
+        assert_null(local);
+        assert_in_range(error.index, 1, 2);
+        (void)snprintf(wanted, sizeof wanted, "is not the job's (0x%08x)",
+                       (unsigned)whole_layout());
+        assert_non_null(strstr(error.text, wanted));
+        assert_int_equal(atomic_load(&board->moments), 0);
+    }
+}
+
+static void one_that_comes_back_with_other_tensors_is_kept_out(void **state)
+{
+    struct cleat_local_config config = config_for("staged", 2);
+    struct cleat_sync_report report;
+    struct cleat_local *local;
+
+    (void)state;
+    local = open_job(&config);
+    assert_committed(local, 1, 2);
+    end_engine(local, 1, SIGKILL);
+    start_engine(local, 1, "renamed");
+    assert_int_equal(
+        cleat_linux_worker_wait(cleat_local_workers(local), 1, CLEAT_NEVER),
+        CLEAT_PEER_DEVIANT);
+    end_engine(local, 1, 0); /* by itself */
+    assert_int_equal(sync_to(local, 2, &report, NULL), CLEAT_OK);
+    assert_int_equal(report.outcome, CLEAT_SYNC_DEGRADED);
+    assert_int_equal(atomic_load(&board->engines[1].version), 1);
+    assert_int_equal(atomic_load(&board->engines[2].version), 2);
+    await_served(local, 2, 2);
+    /* and one with the job's has its place again */
+    start_engine(local, 1, "staged");
+    assert_int_equal(
+        cleat_linux_worker_wait(cleat_local_workers(local), 1, CLEAT_NEVER),
+        CLEAT_OK);
+    assert_committed(local, 3, 2);
+    close_job(local);
+    assert_ended_well(1);
+    assert_ended_well(2);
+}
+
+static void an_engines_two_sinks_must_be_alike(void **state)
+{
+    static struct set other;
+    struct cleat_local_engine_config config = {
+        .live = cleat_memory_tensors_sink(&weights.tensors),
+        .transfer = {.bucket_bytes = BUCKET_BYTES}};
+    struct cleat_local_engine *local_engine = (void *)block;
+    struct cleat_error error = {CLEAT_OK, 0, 0, 0, ""};
+
+    (void)state;
+    assert_int_equal(join(&other, TENSORS, NULL), CLEAT_OK);
+    name_otherwise(&other);
+    config.staged = cleat_memory_tensors_sink(&other.tensors);
+    assert_int_equal(cleat_local_engine_open(block, sizeof block, &config,
+                                             &local_engine, &error),
+                     CLEAT_INVALID);
+    assert_null(local_engine);
+    assert_string_equal(error.text, "local: an engine's live and staged "
+                                    "tensors must have the same table");
+}
+
+/* One that says it has the job's tensors and has not. Then nothing is served
+ * that is not right, and the job goes on as it was. */
 static void an_engine_with_fewer_tensors_gets_nothing(void **state)
 {
     struct cleat_local_config config = config_for("fewer", 2);
@@ -1044,6 +1206,9 @@ int main(int argc, char **argv)
         JOB_TEST(who_was_half_written_over_does_not_serve),
         JOB_TEST(when_all_engines_are_killed_the_job_must_restart),
         JOB_TEST(an_engine_that_stands_still_is_set_apart),
+        JOB_TEST(engines_with_other_tensors_are_found_before_a_byte_moves),
+        JOB_TEST(one_that_comes_back_with_other_tensors_is_kept_out),
+        JOB_TEST(an_engines_two_sinks_must_be_alike),
         JOB_TEST(an_engine_with_fewer_tensors_gets_nothing),
         JOB_TEST(a_table_without_tensors_goes_round_too),
         JOB_TEST(an_update_that_is_stopped_goes_back_or_was_decided),
