@@ -27,8 +27,10 @@
  * code that is in no list of ours.
  *
  * One thread at a time may call the functions of one device, but `lost` and
- * `lose`, which any thread may. A thread calls `use` before its first other
- * call.
+ * `lose`, which any thread may. A thread calls `use` or `serve` before its
+ * first other call, also the thread that has opened the device: `open` and
+ * `close` leave the calling thread's context as it was, for it says where the
+ * host program's own calls go.
  *
  * cleat/cuda.h needs no header of the toolkit. Where Cleat was built without
  * one (CLEAT_CUDA), nothing here can be linked.
@@ -70,9 +72,9 @@ struct cleat_cuda_config {
     uint64_t staging_bytes; /* of each staging slot */
 };
 
-/* Loads the driver, retains the device's primary context, makes it the calling
- * thread's, and makes all that the configuration asks for. May block as long as
- * the driver likes: not for a fault path.
+/* Loads the driver, retains the device's primary context, and makes all that
+ * the configuration asks for. May block as long as the driver likes: not for a
+ * fault path.
  *   block   aligned to 64, at least CLEAT_CUDA_BYTES; owned by the caller, must
  *           outlive *out
  *   config  copied
@@ -89,7 +91,8 @@ struct cleat_cuda_config {
  *   CLEAT_DEVICE_LOST a sticky error
  *   CLEAT_PERMANENT   another error of the driver's
  * error->port_code is the driver's code. On error *out is NULL and nothing is
- * held but the loaded library. */
+ * held but the loaded library; with CLEAT_DEVICE_LOST also what had been made,
+ * which can no longer be freed. */
 enum cleat_status cleat_cuda_open(void *block, size_t bytes,
                                   const struct cleat_cuda_config *config,
                                   struct cleat_cuda **out,
@@ -106,6 +109,13 @@ enum cleat_status cleat_cuda_close(struct cleat_cuda *cuda);
 /* Makes the device's context the calling thread's. Returns CLEAT_OK;
  * CLEAT_DEVICE_LOST. */
 enum cleat_status cleat_cuda_use(struct cleat_cuda *cuda);
+
+/* As `use`, for a thread that does nothing else in CUDA. While another thread
+ * of the program captures a graph in the mode that forbids other threads what
+ * might disturb it (CU_STREAM_CAPTURE_MODE_GLOBAL), such calls as ours would
+ * fail and end the capture; a thread that serves a device is exempt from that
+ * (cuThreadExchangeStreamCaptureMode, of CUDA 10.1). */
+enum cleat_status cleat_cuda_serve(struct cleat_cuda *cuda);
 
 /* Where things are. `slot`, `staging` and `stream` are below their counts. */
 uint64_t cleat_cuda_slot(const struct cleat_cuda *cuda, uint32_t slot);

@@ -14,6 +14,11 @@
  *          whoever waits sleeps on a bell (futex). Every process can write
  *          here, and nobody believes what it reads.
  *
+ * A receiver's first word in a generation claims its index: of several that
+ * were told the same one, the first joins and every other `join` returns
+ * CLEAT_INVALID, whatever has become of the first. A later generation is
+ * claimed afresh.
+ *
  * There are no locks and no file names, so kill -9 of any process at any
  * instant leaves nothing behind and blocks nobody: the memory is gone with the
  * last process that has it mapped.
@@ -81,6 +86,14 @@ enum cleat_status cleat_memory_sender_open(
 /* What pages the slots lie in, for the log. */
 enum cleat_memory_pages_got
 cleat_memory_sender_pages(const struct cleat_transport_sender *sender);
+
+/* What the transport's `acked` tells, and after `finish` too, until the next
+ * prepare: what was acknowledged late. Statuses as there, but for CLEAT_STATE;
+ * before the first prepare no receiver is in the group. */
+enum cleat_status
+cleat_memory_sender_acked(const struct cleat_transport_sender *sender,
+                          uint32_t receiver, uint32_t *buckets_acked,
+                          enum cleat_status *status);
 
 /* Closes everything; a generation that runs is finished. The descriptors of
  * tickets made here are closed. Safe after a failed open that returned an

@@ -32,14 +32,39 @@
  * hang, and what bounds it.
  *
  * The group is formed in `group` and `join`, and kept from one generation to
- * the next when every receiver has acknowledged every bucket and the next
- * generation has as many receivers. Otherwise it is left: revoked where the
- * library can (2.28.7), aborted, and a fresh one formed with a fresh id. A
- * receiver that is given a ticket for a group that it does not belong to (it
- * was restarted meanwhile) says CLEAT_GROUP_FAILED at once, and the next
- * attempt has a fresh group. NCCL leaks a thread, a socket and some memory
- * each time, so a process may do it builds_max times; then `prepare`, `group`
- * and `join` return CLEAT_LIMIT and the process must be restarted.
+ * the next when every receiver has acknowledged every bucket, none had waited
+ * for one that never came, and the next generation has as many receivers.
+ * Otherwise it is left: revoked where the library can (2.28.7), aborted, and a
+ * fresh one formed with a fresh id. A receiver that is given a ticket for a
+ * group that it does not belong to (it was restarted meanwhile) says
+ * CLEAT_GROUP_FAILED at once, and the next attempt has a fresh group.
+ *
+ * Whoever cannot join says so in the shared memory: `group` then ends at once
+ * with CLEAT_GROUP_FAILED, `acked` tells which receiver it was and why, and
+ * when the sender has called `finish` every other `join` ends with
+ * CLEAT_GROUP_FAILED. Of several receivers that were told the same index the
+ * first joins; the others are refused with CLEAT_INVALID before anything is
+ * formed.
+ *
+ * The slots are registered with NCCL (ncclCommRegister) where that can be, so
+ * that it may read and write them where they lie and needs no copies of its
+ * own. That takes memory of cuMemCreate, which is what the slots are made of
+ * where the device has it: NCCL registers memory of cuMemAlloc only when
+ * NCCL_LEGACY_CUDA_REGISTER is set, and may hang in an abort then. NCCL wants
+ * the buffers of all ranks registered or of none. So the ticket says which, and
+ * a receiver that cannot do as it says refuses: that costs one attempt, and
+ * from then on no rank of this sender's groups registers. Give all ends the
+ * same configuration, library and environment (NCCL_LOCAL_REGISTER). Over a
+ * network PXN makes it useless (NCCL_PXN_DISABLE). Nothing is deregistered: an
+ * abort ends it.
+ *
+ * One end belongs to a group in a process, and one end uses a device in it: in
+ * an abort NCCL waits for all communicators of a device, and peers within a
+ * process use each other's slots by address.
+ *
+ * NCCL leaks a thread, a socket and some memory with each group that is formed,
+ * so a process may form builds_max; then `prepare`, `group` and `join` return
+ * CLEAT_LIMIT and the process must be restarted.
  *
  * One dead receiver stops the group, for all: NCCL cannot go on without it. So
  * where the shared-memory transport drops a receiver, this one fails the
@@ -54,9 +79,12 @@
  * ncclCommInitRankConfig, ncclCommRevoke, ncclCommAbort) and in
  * ncclGetUniqueId; it raises RLIMIT_NOFILE.
  *
- * Of the environment NCCL reads, the host decides. Advised: NCCL_NVLS_ENABLE=0
- * (a rebuilt group may hang on resources that differ between ranks) and
- * NCCL_RAS_ENABLE=0 (a thread and a TCP port).
+ * Of the environment NCCL reads, the host decides. Refused are
+ * NCCL_COMM_BLOCKING, with which calls wait for peers that may be dead, and
+ * NCCL_COMM_ID, which gives every group the same id; keep them out of nccl.conf
+ * too, which NCCL reads by itself. Advised are
+ * NCCL_NVLS_ENABLE=0 (a rebuilt group may hang on resources that differ between
+ * ranks) and NCCL_RAS_ENABLE=0 (a thread and a TCP port).
  */
 #ifndef CLEAT_NCCL_H
 #define CLEAT_NCCL_H
@@ -87,6 +115,14 @@ enum cleat_nccl_topology {
                              link carries it once a receiver */
 };
 
+/* Whether NCCL is told of the slots ahead (ncclCommRegister), so that it may
+ * read and write them where they lie. It wants that of all ranks or of none: so
+ * the sender decides, for all. */
+enum cleat_nccl_register {
+    CLEAT_NCCL_REGISTER_IF_POSSIBLE, /* the default */
+    CLEAT_NCCL_REGISTER_NEVER
+};
+
 /* Zero means the default. */
 struct cleat_nccl_config {
     const char *cuda_library; /* NULL: libcuda.so.1 */
@@ -98,11 +134,15 @@ struct cleat_nccl_config {
     uint32_t device;          /* the CUDA device. 0 */
     uint32_t topology;        /* sender: enum cleat_nccl_topology */
     uint32_t builds_max;      /* groups and ids a process may use up. 64 */
-    uint32_t on_device;       /* 1: no staging on the host; see below */
-    uint64_t bucket_ns; /* how long NCCL may take for one bucket, from when its
-                           turn has come. 10 s */
+    uint32_t on_device;       /* 1: no staging on the host; see above */
+    uint32_t register_slots;  /* enum cleat_nccl_register */
+    uint64_t bucket_ns; /* how long NCCL may take for one bucket, from when all
+                           before it have come: at the sender also for the
+                           slowest receiver to have a slot for it. 10 s */
     uint64_t call_ns;   /* how long a call that must not block may take, before
                            the device counts as lost. 5 s */
+    uint64_t start_ns;  /* the same until the first group has been formed: the
+                           libraries load code and start threads in it. 20 s */
     uint64_t revoke_ns; /* how long to wait for ncclCommRevoke. 2 s;
                            CLEAT_NONE: it is not used */
     uint64_t abort_ns;  /* how long for ncclCommAbort, before the device counts
@@ -122,9 +162,10 @@ struct cleat_nccl_config {
  *   out     filled
  * Returns CLEAT_OK; CLEAT_INVALID with the argument's number in error->index;
  * CLEAT_TOO_SMALL with the bytes needed in error->offset; CLEAT_UNSUPPORTED: a
- * library was not found, is too old, or lacks a symbol: the text names what
- * was looked for and found; CLEAT_IO: no thread, no shared memory; what
- * cleat_cuda_open returns. On error nothing is held but loaded libraries.
+ * library was not found, is too old, or lacks a symbol, or the environment
+ * forbids it: the text names what was looked for and found; CLEAT_IO: no
+ * thread, no shared memory; what cleat_cuda_open returns. On error nothing is
+ * held but loaded libraries.
  *
  * Of the contract's functions:
  *   prepare  CLEAT_LIMIT: builds_max; CLEAT_GROUP_FAILED: no id could be made;
@@ -132,6 +173,10 @@ struct cleat_nccl_config {
  *            nobody, at most call_ns and, while an abort is going on, no longer
  *   group    CLEAT_LIMIT, CLEAT_DEVICE_LOST in addition. Waits for the group
  *            before it to be left, too
+ *   slot     with on_device between prepare and finish: waits, at most call_ns,
+ *            for the end of what the slot was used for before, as its caller
+ *            will write to the device at once; CLEAT_GROUP_FAILED,
+ *            CLEAT_DEVICE_LOST
  *   publish  waits, at most call_ns, for the end of what its slot was used for
  *            before
  *   acked    CLEAT_GROUP_FAILED or CLEAT_DEVICE_LOST in *status, of every
@@ -139,7 +184,8 @@ struct cleat_nccl_config {
  *   join     CLEAT_LIMIT also for larger buckets than this end was opened for;
  *            CLEAT_PEER_STALE: the receiver has belonged to a newer group;
  *            CLEAT_DEVICE_LOST
- *   wait     CLEAT_DEVICE_LOST in addition */
+ *   wait     CLEAT_DEVICE_LOST in addition
+ *   finish   waits, at most call_ns, for the end of what all have received */
 enum cleat_status cleat_nccl_sender_open(void *block, size_t bytes,
                                          const struct cleat_nccl_config *config,
                                          struct cleat_transport_sender *out,
@@ -148,14 +194,37 @@ enum cleat_status cleat_nccl_receiver_open(
     void *block, size_t bytes, const struct cleat_nccl_config *config,
     struct cleat_transport_receiver *out, struct cleat_error *error);
 
+/* Where on the device a byte of a bucket lies, for a sink whose weights are
+ * there: it has the bucket checked on the host, and copies it from one place of
+ * the device to another (with a cleat_cuda of its own on the same device)
+ * instead of back over the bus.
+ *   data  what `wait` has pointed at, or an address after it in the same slot
+ * Returns the address on the device, which holds the same bytes until `ack`: a
+ * slot is received into again only after that, so a sink must have finished
+ * reading before. With `on_device` it is the address itself. 0 when `data`
+ * lies in no slot. Any thread, between open and close.
+ *
+ * A sender needs no such function: one whose weights are on the device is
+ * opened with `on_device`, and `slot` then gives the address to copy to. */
+uint64_t
+cleat_nccl_receiver_device(const struct cleat_transport_receiver *receiver,
+                           const void *data);
+
 /* Leaves the group, ends the threads and frees everything. Waits at most
  * revoke_ns + abort_ns + drain_ns, and then for the driver to free.
  * Returns CLEAT_OK; CLEAT_DEVICE_LOST: nothing was freed, a thread may still be
- * inside a library, leave by _exit. Closing twice is CLEAT_OK. */
+ * inside a library, or an abort has failed and left one using the slots; leave
+ * by _exit. Closing twice is CLEAT_OK. */
 enum cleat_status
 cleat_nccl_sender_close(struct cleat_transport_sender *sender);
 enum cleat_status
 cleat_nccl_receiver_close(struct cleat_transport_receiver *receiver);
+
+/* The caller has learnt, from a cleat_cuda of its own on the same device, that
+ * the device is lost: from now on it is so here too, as if the port had found
+ * it. Any thread, between open and close. Waits for nothing. */
+void cleat_nccl_sender_lose(const struct cleat_transport_sender *sender);
+void cleat_nccl_receiver_lose(const struct cleat_transport_receiver *receiver);
 
 /* What has become of the group, for a log or a report. */
 struct cleat_nccl_account {
@@ -168,6 +237,8 @@ struct cleat_nccl_account {
     uint32_t stops;        /* groups left */
     uint32_t depth_leaked; /* group levels that NCCL had left open */
     uint32_t late;         /* results that came after their deadline */
+    uint32_t registered;   /* 1: all ranks of this group have registered their
+                              slots */
     int32_t code;          /* the last error of NCCL's or CUDA's; 0: none */
 };
 void cleat_nccl_sender_account(const struct cleat_transport_sender *sender,
@@ -183,6 +254,7 @@ struct cleat_nccl_info {
     uint32_t revoke;        /* 1: ncclCommRevoke: a stop that can be polled */
     uint32_t group_abort;   /* 1: several communicators aborted in one group */
     uint32_t several_ranks; /* 1: several ranks on one GPU, if asked for */
+    uint32_t registers;     /* 1: ncclCommRegister: slots read in place */
 };
 
 /* Loads the library and looks. No GPU is needed.

@@ -86,7 +86,8 @@ struct cleat_transport_sender {
 
     /* Tells where slot `slot` (< slots_count) is: *data is writable by the
      * host's CPU and aligned to 64 bytes, *bytes_max its size. Valid until
-     * finish. Returns CLEAT_OK; CLEAT_INVALID. */
+     * finish. Returns CLEAT_OK; CLEAT_INVALID; what the implementation's
+     * documentation adds. */
     enum cleat_status (*slot)(struct cleat_transport_sender_context *context,
                               uint32_t slot, void **data, uint64_t *bytes_max);
 
@@ -139,7 +140,8 @@ struct cleat_transport_receiver {
      *   receiver_index  which receiver of the group this is
      * Returns CLEAT_OK; CLEAT_MALFORMED: not a ticket of this transport;
      * CLEAT_LIMIT: larger than this receiver was opened for; CLEAT_INVALID:
-     * the index is not in the group; CLEAT_PEER_STALE: the generation is over;
+     * the index is not in the group, or (where the transport can tell) another
+     * has joined with it; CLEAT_PEER_STALE: the generation is over;
      * CLEAT_DEADLINE, CLEAT_IO, CLEAT_GROUP_FAILED; CLEAT_PENDING as the
      * sender's group (the ticket is kept: call `join` again with the same
      * ticket, whose descriptors are -1). */

@@ -47,6 +47,19 @@ enum cleat_status cleat_cuda_use(struct cleat_cuda *cuda)
     return cuda_means(cuda, cuda->driver.p_cuCtxSetCurrent(cuda->context));
 }
 
+enum cleat_status cleat_cuda_serve(struct cleat_cuda *cuda)
+{
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    enum cleat_status status = cleat_cuda_use(cuda);
+
+    if (status != CLEAT_OK ||
+        cuda->driver.p_cuThreadExchangeStreamCaptureMode == NULL) {
+        return status;
+    }
+    return cuda_means(cuda,
+                      cuda->driver.p_cuThreadExchangeStreamCaptureMode(&mode));
+}
+
 uint64_t cleat_cuda_slot(const struct cleat_cuda *cuda, uint32_t slot)
 {
     return cuda->slots + slot * cuda->slot_distance;

@@ -35,9 +35,27 @@ enum cleat_status cleat_cuda_meaning(int32_t code)
     case CUDA_ERROR_INVALID_VALUE:
     case CUDA_ERROR_INVALID_HANDLE: return CLEAT_INVALID;
     case CUDA_ERROR_STUB_LIBRARY:
+    case CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER:
+    case CUDA_ERROR_PEER_ACCESS_UNSUPPORTED:
     case CUDA_ERROR_NOT_PERMITTED:
     case CUDA_ERROR_NOT_SUPPORTED: return CLEAT_UNSUPPORTED;
     case CUDA_ERROR_NOT_INITIALIZED:
+    case CUDA_ERROR_MAP_FAILED:
+    case CUDA_ERROR_UNMAP_FAILED:
+    case CUDA_ERROR_ALREADY_MAPPED:
+    case CUDA_ERROR_NOT_MAPPED:
+    case CUDA_ERROR_OPERATING_SYSTEM: /* a wrong descriptor, a limit */
+    case CUDA_ERROR_ILLEGAL_STATE:
+    case CUDA_ERROR_NOT_FOUND:
+    case CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: /* of the host's graphs */
+    case CUDA_ERROR_STREAM_CAPTURE_INVALIDATED:
+    case CUDA_ERROR_STREAM_CAPTURE_MERGE:
+    case CUDA_ERROR_STREAM_CAPTURE_UNMATCHED:
+    case CUDA_ERROR_STREAM_CAPTURE_UNJOINED:
+    case CUDA_ERROR_STREAM_CAPTURE_ISOLATION:
+    case CUDA_ERROR_STREAM_CAPTURE_IMPLICIT:
+    case CUDA_ERROR_CAPTURED_EVENT:
+    case CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD:
     case CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED:
     case CUDA_ERROR_PEER_ACCESS_NOT_ENABLED:
     case CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED:
@@ -89,7 +107,8 @@ static bool found(void *handle, const char *symbol, void *member)
     return address != NULL;
 }
 
-/* Fills the table; NULL, or the first required symbol that is not there. */
+/* Fills the required part of the table, by names whose form is the same in
+ * every driver that has them; NULL, or the first that is not there. */
 static const char *look_up(struct cuda_driver *driver)
 {
     const char *missing = NULL;
@@ -101,11 +120,58 @@ static const char *look_up(struct cuda_driver *driver)
     }
     CUDA_REQUIRED(CUDA_LOOK)
 #undef CUDA_LOOK
-#define CUDA_LOOK(name) \
-    (void)found(driver->handle, CUDA_SYMBOL(name), &driver->p_##name);
+    return missing;
+}
+
+/* As cuGetProcAddress was in CUDA 11.3, under its plain name; 12.0 added a
+ * last argument, and the symbol cuGetProcAddress_v2. */
+typedef CUresult(CUDAAPI *get_address_11)(const char *symbol, void **address,
+                                          int version, cuuint64_t flags);
+typedef CUresult(CUDAAPI *get_address_12)(
+    const char *symbol, void **address, int version, cuuint64_t flags,
+    CUdriverProcAddressQueryResult *result);
+
+struct addresses {
+    void *handle;
+    get_address_11 get_11; /* NULL: a driver without it */
+    get_address_12 get_12;
+};
+
+/* Asks the driver; where it has no such function to be asked by, or does not
+ * know the name, the library. */
+static void ask(const struct addresses *addresses, const char *name,
+                const char *symbol, int since, void *member)
+{
+    CUdriverProcAddressQueryResult result = CU_GET_PROC_ADDRESS_SUCCESS;
+    CUresult code = CUDA_ERROR_NOT_FOUND;
+    void *address = NULL;
+
+    if (addresses->get_12 != NULL) {
+        code = addresses->get_12(name, &address, since,
+                                 CU_GET_PROC_ADDRESS_DEFAULT, &result);
+    } else if (addresses->get_11 != NULL) {
+        code = addresses->get_11(name, &address, since,
+                                 CU_GET_PROC_ADDRESS_DEFAULT);
+    }
+    if (code != CUDA_SUCCESS || result != CU_GET_PROC_ADDRESS_SUCCESS ||
+        address == NULL) {
+        (void)found(addresses->handle, symbol, member);
+        return;
+    }
+    memcpy(member, &address, sizeof address);
+}
+
+/* Fills the optional part. Neither way needs a driver that has been started. */
+static void look_up_optional(struct cuda_driver *driver)
+{
+    struct addresses addresses = {driver->handle, NULL, NULL};
+
+    (void)found(driver->handle, "cuGetProcAddress_v2", &addresses.get_12);
+    (void)found(driver->handle, "cuGetProcAddress", &addresses.get_11);
+#define CUDA_LOOK(name, since) \
+    ask(&addresses, #name, CUDA_SYMBOL(name), since, &driver->p_##name);
     CUDA_OPTIONAL(CUDA_LOOK)
 #undef CUDA_LOOK
-    return missing;
 }
 
 static enum cleat_status start(struct cuda_driver *driver, const char *library,
@@ -170,5 +236,6 @@ enum cleat_status cuda_driver_load(struct cuda_driver *driver,
                            "is needed",
                            library, missing);
     }
+    look_up_optional(driver);
     return start(driver, library, error);
 }

@@ -9,9 +9,11 @@ struct cuda_driver {
     void *handle;
     int version; /* 12040: of CUDA 12.4 */
 #define CUDA_MEMBER(name) __typeof__(&name) p_##name;
+#define CUDA_MEMBER_SINCE(name, since) __typeof__(&name) p_##name;
     CUDA_REQUIRED(CUDA_MEMBER)
-    CUDA_OPTIONAL(CUDA_MEMBER)
+    CUDA_OPTIONAL(CUDA_MEMBER_SINCE)
 #undef CUDA_MEMBER
+#undef CUDA_MEMBER_SINCE
 };
 
 /* The oldest driver that has all of CUDA_REQUIRED with the meaning that the

@@ -3,10 +3,15 @@
 #
 # The headers cuda.h and nccl.h, and nothing else: the libraries are
 # loaded at run time. Makes the target cleat::cuda_headers and sets
-# cleat_missing to those that are not there. CUDA_PATH, CUDA_HOME or
+# cleat_missing to those that are not there, and cleat_cuda_hint to a text that
+# says where they come from. CUDA_PATH, CUDA_HOME or
 # CLEAT_CUDA_INCLUDE (and CLEAT_NCCL_INCLUDE) say where to look. Included by
 # Cleat's build, and by the installed package, which needs no headers.
 set(cleat_missing)
+# Debian's main archive has neither.
+set(cleat_cuda_hint " (of NVIDIA's CUDA toolkit and NCCL, which tools/setup \
+does not install; CUDA_PATH in the environment or -DCLEAT_CUDA_INCLUDE= and \
+-DCLEAT_NCCL_INCLUDE= say in which folders they are)")
 if(NOT EXISTS ${CMAKE_CURRENT_LIST_DIR}/cleat-targets.cmake)
   set(cleat_cuda_folders)
   foreach(cleat_folder IN ITEMS "$ENV{CUDA_PATH}" "$ENV{CUDA_HOME}"

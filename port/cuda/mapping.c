@@ -70,10 +70,14 @@ static enum cleat_status undo(struct cleat_cuda *cuda,
                               struct cuda_mapping *mapping, CUresult code,
                               const char *doing, struct cleat_error *error)
 {
-    enum cleat_status status = cuda_means(cuda, code);
+    /* Here it is said of the memory, another device's, and not of ours. */
+    enum cleat_status status = code == CUDA_ERROR_INVALID_DEVICE
+                                   ? CLEAT_INVALID
+                                   : cuda_means(cuda, code);
 
     if (status != CLEAT_DEVICE_LOST) { cuda_mapping_end(cuda, mapping); }
     (void)cuda_driver_error(&cuda->driver, code, doing, error);
+    if (error != NULL) { error->status = status; }
     return status;
 }
 
@@ -88,7 +92,8 @@ enum cleat_status cuda_mapping_make(struct cleat_cuda *cuda, uint64_t bytes,
         &step, &prop, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED);
 
     memset(mapping, 0, sizeof *mapping);
-    if (code != CUDA_SUCCESS || step == 0) {
+    if (code == CUDA_SUCCESS && step == 0) { code = CUDA_ERROR_NOT_SUPPORTED; }
+    if (code != CUDA_SUCCESS) {
         return undo(cuda, mapping, code,
                     "granularity of memory that is to be shared", error);
     }

@@ -88,6 +88,15 @@ static enum cleat_status find_device(struct cleat_cuda *cuda,
         "cuDeviceGet", error);
 }
 
+/* What the calling thread has as its context: the host program's choice, which
+ * is where its own next call goes. It is put back. */
+static CUcontext current_of(const struct cuda_driver *driver)
+{
+    CUcontext context = NULL;
+
+    return driver->p_cuCtxGetCurrent(&context) == CUDA_SUCCESS ? context : NULL;
+}
+
 static enum cleat_status take_context(struct cleat_cuda *cuda,
                                       struct cleat_error *error)
 {
@@ -200,18 +209,18 @@ static enum cleat_status make_staging(struct cleat_cuda *cuda,
 {
     uint64_t bytes;
     enum cleat_status status;
+    CUresult code;
 
     cuda->staging_distance = aligned(cuda->config.staging_bytes);
     bytes = cuda->staging_distance * cuda->config.staging_count;
     if (bytes == 0) { return CLEAT_OK; }
-    status = must(cuda,
-                  cuda->driver.p_cuMemHostAlloc(&cuda->staging, (size_t)bytes,
-                                                CU_MEMHOSTALLOC_PORTABLE),
-                  "cuMemHostAlloc", error);
+    code = cuda->driver.p_cuMemHostAlloc(&cuda->staging, (size_t)bytes,
+                                         CU_MEMHOSTALLOC_PORTABLE);
+    status = must(cuda, code, "cuMemHostAlloc", error);
     if (status != CLEAT_OK) { cuda->staging = NULL; }
-    if (status == CLEAT_CAPACITY) {
-        return cuda_refuse(error, CLEAT_CAPACITY, 2, bytes,
-                           CUDA_ERROR_OUT_OF_MEMORY,
+    /* The system's own limit of what may be pinned is told by the second. */
+    if (status == CLEAT_CAPACITY || code == CUDA_ERROR_OPERATING_SYSTEM) {
+        return cuda_refuse(error, CLEAT_CAPACITY, 2, bytes, (int32_t)code,
                            "cuda: %.1f MiB of the host's memory cannot be "
                            "pinned: %u staging slots of %.1f MiB",
                            MIB(bytes), cuda->config.staging_count,
@@ -252,19 +261,11 @@ static bool runs_dry(struct cleat_cuda *cuda)
     return true;
 }
 
-enum cleat_status cleat_cuda_close(struct cleat_cuda *cuda)
+/* Frees what there is. The streams are idle. */
+static void free_all(struct cleat_cuda *cuda)
 {
-    const struct cuda_driver *driver;
+    const struct cuda_driver *driver = &cuda->driver;
 
-    if (cuda == NULL || cuda->closed != 0) { return CLEAT_OK; }
-    if (cleat_cuda_lost(cuda, NULL)) { return CLEAT_DEVICE_LOST; }
-    driver = &cuda->driver;
-    if (cuda->context != NULL &&
-        (driver->p_cuCtxSetCurrent(cuda->context) != CUDA_SUCCESS ||
-         !runs_dry(cuda))) {
-        cleat_cuda_lose(cuda);
-        return CLEAT_DEVICE_LOST;
-    }
     while (cuda->imports_count > 0) {
         cuda_mapping_end(cuda, &cuda->imports[--cuda->imports_count]);
     }
@@ -280,14 +281,62 @@ enum cleat_status cleat_cuda_close(struct cleat_cuda *cuda)
     while (cuda->streams_made > 0) {
         (void)driver->p_cuStreamDestroy(cuda->streams[--cuda->streams_made]);
     }
+}
+
+/* Gives the context up, and puts back the one that was before: also ours, where
+ * somebody else still holds it. */
+static void release_context(struct cleat_cuda *cuda, CUcontext before)
+{
+    const struct cuda_driver *driver = &cuda->driver;
+    unsigned flags = 0;
+    int active = 0;
+
+    (void)driver->p_cuDevicePrimaryCtxRelease(cuda->device);
+    if (before == cuda->context &&
+        (driver->p_cuDevicePrimaryCtxGetState(cuda->device, &flags, &active) !=
+             CUDA_SUCCESS ||
+         active == 0)) {
+        before = NULL;
+    }
+    (void)driver->p_cuCtxSetCurrent(before);
+}
+
+enum cleat_status cleat_cuda_close(struct cleat_cuda *cuda)
+{
+    CUcontext before;
+
+    if (cuda == NULL || cuda->closed != 0) { return CLEAT_OK; }
+    if (cleat_cuda_lost(cuda, NULL)) { return CLEAT_DEVICE_LOST; }
     if (cuda->context != NULL) {
-        (void)driver->p_cuCtxSetCurrent(NULL);
-        (void)driver->p_cuDevicePrimaryCtxRelease(cuda->device);
+        before = current_of(&cuda->driver);
+        if (cuda->driver.p_cuCtxSetCurrent(cuda->context) != CUDA_SUCCESS ||
+            !runs_dry(cuda)) {
+            cleat_cuda_lose(cuda);
+            return CLEAT_DEVICE_LOST;
+        }
+        free_all(cuda);
+        release_context(cuda, before);
     }
     memset(cuda, 0, sizeof *cuda);
     cuda->closed = 1;
     cuda->lost = 1; /* of what is closed nothing more is asked */
     return CLEAT_OK;
+}
+
+/* Everything, in the device's context, and back in the thread's own. */
+static enum cleat_status make_all(struct cleat_cuda *cuda,
+                                  struct cleat_error *error)
+{
+    CUcontext before = current_of(&cuda->driver);
+    enum cleat_status status = take_context(cuda, error);
+
+    if (status == CLEAT_OK) { status = make_streams(cuda, error); }
+    if (status == CLEAT_OK) { status = make_slots(cuda, error); }
+    if (status == CLEAT_OK) { status = make_staging(cuda, error); }
+    if (status != CLEAT_DEVICE_LOST) {
+        (void)cuda->driver.p_cuCtxSetCurrent(before);
+    }
+    return status;
 }
 
 enum cleat_status cleat_cuda_open(void *block, size_t bytes,
@@ -309,10 +358,7 @@ enum cleat_status cleat_cuda_open(void *block, size_t bytes,
     status = cuda_driver_load(&cuda->driver, config->lib_path, error);
     if (status == CLEAT_OK) { status = find_device(cuda, error); }
     if (status != CLEAT_OK) { return status; }
-    status = take_context(cuda, error);
-    if (status == CLEAT_OK) { status = make_streams(cuda, error); }
-    if (status == CLEAT_OK) { status = make_slots(cuda, error); }
-    if (status == CLEAT_OK) { status = make_staging(cuda, error); }
+    status = make_all(cuda, error);
     if (status != CLEAT_OK) {
         (void)cleat_cuda_close(cuda);
         return status;

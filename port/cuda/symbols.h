@@ -13,46 +13,52 @@
 #include <cuda.h>
 
 /* Without these a device cannot be opened. */
-#define CUDA_REQUIRED(X)         \
-    X(cuInit)                    \
-    X(cuDriverGetVersion)        \
-    X(cuDeviceGetCount)          \
-    X(cuDeviceGet)               \
-    X(cuDeviceGetName)           \
-    X(cuDeviceGetAttribute)      \
-    X(cuDeviceGetPCIBusId)       \
-    X(cuDeviceTotalMem)          \
-    X(cuDevicePrimaryCtxRetain)  \
-    X(cuDevicePrimaryCtxRelease) \
-    X(cuCtxSetCurrent)           \
-    X(cuMemGetInfo)              \
-    X(cuMemAlloc)                \
-    X(cuMemFree)                 \
-    X(cuMemHostAlloc)            \
-    X(cuMemFreeHost)             \
-    X(cuMemcpyAsync)             \
-    X(cuStreamCreate)            \
-    X(cuStreamDestroy)           \
-    X(cuStreamQuery)             \
-    X(cuStreamWaitEvent)         \
-    X(cuEventCreate)             \
-    X(cuEventDestroy)            \
-    X(cuEventRecord)             \
+#define CUDA_REQUIRED(X)          \
+    X(cuInit)                     \
+    X(cuDriverGetVersion)         \
+    X(cuDeviceGetCount)           \
+    X(cuDeviceGet)                \
+    X(cuDeviceGetName)            \
+    X(cuDeviceGetAttribute)       \
+    X(cuDeviceGetPCIBusId)        \
+    X(cuDeviceTotalMem)           \
+    X(cuDevicePrimaryCtxRetain)   \
+    X(cuDevicePrimaryCtxRelease)  \
+    X(cuDevicePrimaryCtxGetState) \
+    X(cuCtxGetCurrent)            \
+    X(cuCtxSetCurrent)            \
+    X(cuMemGetInfo)               \
+    X(cuMemAlloc)                 \
+    X(cuMemFree)                  \
+    X(cuMemHostAlloc)             \
+    X(cuMemFreeHost)              \
+    X(cuMemcpyAsync)              \
+    X(cuStreamCreate)             \
+    X(cuStreamDestroy)            \
+    X(cuStreamQuery)              \
+    X(cuStreamWaitEvent)          \
+    X(cuEventCreate)              \
+    X(cuEventDestroy)             \
+    X(cuEventRecord)              \
     X(cuEventQuery)
 
-/* Memory that two processes share, of CUDA 10.2. */
-#define CUDA_OPTIONAL(X)              \
-    X(cuMemGetAllocationGranularity)  \
-    X(cuMemCreate)                    \
-    X(cuMemRelease)                   \
-    X(cuMemAddressReserve)            \
-    X(cuMemAddressFree)               \
-    X(cuMemMap)                       \
-    X(cuMemUnmap)                     \
-    X(cuMemSetAccess)                 \
-    X(cuMemExportToShareableHandle)   \
-    X(cuMemImportFromShareableHandle) \
-    X(cuGetErrorName)
+/* X(name, version): the driver is asked for these by cuGetProcAddress, in the
+ * form that the function has had since that version of CUDA, which is the one
+ * that cuda.h declares. Memory that two processes share, the host's captures of
+ * graphs, and names of codes. */
+#define CUDA_OPTIONAL(X)                        \
+    X(cuMemGetAllocationGranularity, 10020)     \
+    X(cuMemCreate, 10020)                       \
+    X(cuMemRelease, 10020)                      \
+    X(cuMemAddressReserve, 10020)               \
+    X(cuMemAddressFree, 10020)                  \
+    X(cuMemMap, 10020)                          \
+    X(cuMemUnmap, 10020)                        \
+    X(cuMemSetAccess, 10020)                    \
+    X(cuMemExportToShareableHandle, 10020)      \
+    X(cuMemImportFromShareableHandle, 10020)    \
+    X(cuThreadExchangeStreamCaptureMode, 10010) \
+    X(cuGetErrorName, 6000)
 
 /* The symbol that cuda.h makes of a name. */
 #define CUDA_SYMBOL_TEXT(symbol) #symbol

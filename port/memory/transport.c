@@ -491,10 +491,10 @@ static bool is_status(enum cleat_status status)
     return strcmp(cleat_status_name(status), "UNKNOWN") != 0;
 }
 
-static enum cleat_status sender_acked(struct cleat_transport_sender_context *s,
-                                      uint32_t receiver,
-                                      uint32_t *buckets_acked,
-                                      enum cleat_status *status)
+/* Of the generation that runs, or of the last one. */
+static enum cleat_status
+read_ack(const struct cleat_transport_sender_context *s, uint32_t receiver,
+         uint32_t *buckets_acked, enum cleat_status *status)
 {
     uint64_t word;
     uint32_t count;
@@ -502,7 +502,6 @@ static enum cleat_status sender_acked(struct cleat_transport_sender_context *s,
     *buckets_acked = 0;
     *status = CLEAT_OK;
     if (receiver >= s->receivers_count) { return CLEAT_INVALID; }
-    if (!s->running) { return CLEAT_STATE; }
     word = atomic_load_explicit(&s->acks[LINES_BEFORE_ACKS + receiver].u.word,
                                 memory_order_acquire);
     count = (uint32_t)word;
@@ -517,6 +516,26 @@ static enum cleat_status sender_acked(struct cleat_transport_sender_context *s,
     }
     *buckets_acked = count;
     return CLEAT_OK;
+}
+
+static enum cleat_status sender_acked(struct cleat_transport_sender_context *s,
+                                      uint32_t receiver,
+                                      uint32_t *buckets_acked,
+                                      enum cleat_status *status)
+{
+    *buckets_acked = 0;
+    *status = CLEAT_OK;
+    if (receiver >= s->receivers_count) { return CLEAT_INVALID; }
+    if (!s->running) { return CLEAT_STATE; }
+    return read_ack(s, receiver, buckets_acked, status);
+}
+
+enum cleat_status
+cleat_memory_sender_acked(const struct cleat_transport_sender *sender,
+                          uint32_t receiver, uint32_t *buckets_acked,
+                          enum cleat_status *status)
+{
+    return read_ack(sender->context, receiver, buckets_acked, status);
 }
 
 static enum cleat_status sender_wait(struct cleat_transport_sender_context *s,
@@ -741,18 +760,22 @@ static void take_fds(struct cleat_transport_ticket *ticket, int fds[2])
     }
 }
 
-/* Writes the first word. A receiver that was stopped here and is woken in a
- * later generation does not write over the word of whoever has its place now:
- * the word is still what was read before the generation was looked at. */
+/* Writes the first word, which claims the index: a word of this generation is
+ * another receiver's. A receiver that was stopped here and is woken in a later
+ * generation does not write over the word of whoever has its place now: the
+ * word is still what was read before the generation was looked at. */
 static enum cleat_status
 receiver_begin(struct cleat_transport_receiver_context *r)
 {
     _Atomic uint64_t *word = &r->acks[LINES_BEFORE_ACKS + r->index].u.word;
     uint64_t before = atomic_load(word);
 
-    if (atomic_load(head_of(r->data)) >> 32 != r->tag ||
-        !atomic_compare_exchange_strong(word, &before, word_of(r->tag, 0))) {
+    if (atomic_load(head_of(r->data)) >> 32 != r->tag) {
         return CLEAT_PEER_STALE;
+    }
+    if (before >> 32 == r->tag) { return CLEAT_INVALID; }
+    if (!atomic_compare_exchange_strong(word, &before, word_of(r->tag, 0))) {
+        return before >> 32 == r->tag ? CLEAT_INVALID : CLEAT_PEER_STALE;
     }
     r->joined = 1;
     return CLEAT_OK;

@@ -13,6 +13,11 @@
  * at first, and at last. */
 #define LOOK_NS_MIN (20 * CLEAT_NS_PER_US)
 #define LOOK_NS_MAX (CLEAT_NS_PER_MS)
+/* At last while a bucket is on its way: 512 MiB cross NVLink in about 1.3 ms,
+ * and what is seen late is time that the next one does not have. */
+#define LOOK_NS_MOVING (50 * CLEAT_NS_PER_US)
+/* The libraries' first calls. */
+#define START_NS_DEFAULT (20 * CLEAT_NS_PER_S)
 /* Nobody sleeps for longer without looking at the clock. */
 #define SLEEP_NS_MAX (CLEAT_NS_PER_S)
 
@@ -57,10 +62,14 @@ bool nccl_is_healthy(const struct nccl_engine *engine)
            engine->stop.epoch == engine->group.epoch;
 }
 
-/* The machine may have moved: what follows from it. */
+/* The machine may have moved: what follows from it. Once a group has been
+ * formed, the libraries have loaded and started what they need. */
 static void follow(struct nccl_engine *engine, uint8_t before)
 {
     if (engine->stop.state == before) { return; }
+    if (engine->stop.state == CLEAT_NCCL_HEALTHY) {
+        cleat_nccl_stop_pace(&engine->stop, engine->config.call_ns);
+    }
     if (nccl_is_lost(engine)) { cleat_cuda_lose(engine->cuda); }
     if (engine->wakes != NULL) { engine->wakes->wake(engine->wakes->context); }
     nccl_changed(engine);
@@ -87,17 +96,27 @@ static void sleep_until(struct nccl_engine *engine, uint64_t until_ns)
     (void)pthread_cond_timedwait(&engine->changed, &engine->lock, &until);
 }
 
+static uint64_t earlier(uint64_t a_ns, uint64_t b_ns)
+{
+    return a_ns < b_ns ? a_ns : b_ns;
+}
+
+/* A call that goes in tells nobody that it has a deadline: who sleeps for no
+ * longer than such a call may take looks again before it comes. */
+uint64_t nccl_look_ns(const struct nccl_engine *engine, uint64_t now_ns)
+{
+    uint64_t most_ns = earlier(SLEEP_NS_MAX, engine->stop.config.call_ns);
+
+    return earlier(cleat_time_add(now_ns, most_ns),
+                   cleat_nccl_stop_deadline(&engine->stop));
+}
+
 bool nccl_wait(struct nccl_engine *engine, uint64_t deadline_ns)
 {
     uint64_t now_ns = nccl_now_ns();
-    uint64_t until_ns = cleat_time_add(now_ns, SLEEP_NS_MAX);
 
     if (now_ns >= deadline_ns) { return false; }
-    if (until_ns > deadline_ns) { until_ns = deadline_ns; }
-    if (until_ns > cleat_nccl_stop_deadline(&engine->stop)) {
-        until_ns = cleat_nccl_stop_deadline(&engine->stop);
-    }
-    sleep_until(engine, until_ns);
+    sleep_until(engine, earlier(deadline_ns, nccl_look_ns(engine, now_ns)));
     nccl_tick(engine);
     return true;
 }
@@ -127,40 +146,59 @@ static void forget(struct nccl_engine *engine)
     engine->next = 0;
 }
 
+/* How far the group is whose building has begun. */
+static enum cleat_status formed(const struct nccl_engine *engine)
+{
+    if (engine->stop.state == CLEAT_NCCL_HEALTHY) { return CLEAT_OK; }
+    if (engine->stop.state == CLEAT_NCCL_BUILDING) { return CLEAT_PENDING; }
+    if (engine->stop.why == CLEAT_DEADLINE) { return CLEAT_DEADLINE; }
+    return engine->built.registers != 0 && !nccl_can_register(engine)
+               ? CLEAT_UNSUPPORTED
+               : CLEAT_GROUP_FAILED;
+}
+
 enum cleat_status nccl_form(struct nccl_engine *engine, uint64_t deadline_ns)
 {
-    for (;;) {
-        enum cleat_status status = CLEAT_PENDING;
+    enum cleat_status status;
 
-        nccl_tick(engine);
-        if (nccl_is_lost(engine)) { return CLEAT_DEVICE_LOST; }
-        if (engine->stop.epoch == engine->group.epoch) {
-            if (engine->stop.state == CLEAT_NCCL_HEALTHY) { return CLEAT_OK; }
-            if (engine->stop.state != CLEAT_NCCL_BUILDING) {
-                return engine->stop.why == CLEAT_DEADLINE ? CLEAT_DEADLINE
-                                                          : CLEAT_GROUP_FAILED;
-            }
-        } else if (engine->stop.state == CLEAT_NCCL_QUIESCED) {
-            forget(engine);
-            status = cleat_nccl_stop_build(&engine->stop, nccl_now_ns(),
-                                           engine->group.epoch, deadline_ns);
-            if (status != CLEAT_OK) { return status; }
-            engine->built = engine->group;
-            nccl_changed(engine);
-        } else {
-            nccl_stop(engine, CLEAT_GROUP_FAILED);
+    nccl_tick(engine);
+    if (nccl_is_lost(engine)) { return CLEAT_DEVICE_LOST; }
+    if (engine->stop.epoch == engine->group.epoch) {
+        status = formed(engine);
+        /* A call after a wake may have an earlier deadline than the first. */
+        if (status == CLEAT_PENDING && nccl_now_ns() >= deadline_ns) {
+            nccl_stop(engine, CLEAT_DEADLINE);
+            status = CLEAT_DEADLINE;
         }
-        if (engine->woken) {
-            engine->woken = false;
-            return CLEAT_PENDING;
-        }
-        if (!nccl_wait(engine, deadline_ns)) {
-            /* The machine's own deadline says it, where it has begun. */
-            if (engine->stop.epoch != engine->group.epoch) {
-                return CLEAT_DEADLINE;
-            }
-        }
+        return status;
     }
+    if (nccl_now_ns() >= deadline_ns) { return CLEAT_DEADLINE; }
+    if (engine->stop.state != CLEAT_NCCL_QUIESCED) {
+        nccl_stop(engine, CLEAT_GROUP_FAILED);
+        return CLEAT_PENDING;
+    }
+    forget(engine);
+    status = cleat_nccl_stop_build(&engine->stop, nccl_now_ns(),
+                                   engine->group.epoch, deadline_ns);
+    if (status != CLEAT_OK) { return status; }
+    engine->built = engine->group;
+    nccl_changed(engine);
+    return CLEAT_PENDING;
+}
+
+bool nccl_take_wake(struct nccl_engine *engine)
+{
+    bool woken = engine->woken;
+
+    engine->woken = false;
+    return woken;
+}
+
+bool nccl_can_register(const struct nccl_engine *engine)
+{
+    return engine->slots_can_register &&
+           engine->library.p_ncclCommRegister != NULL &&
+           __atomic_load_n(&engine->refuses, __ATOMIC_ACQUIRE) == 0;
 }
 
 /* ---- the calls that the machine commands ---- */
@@ -210,6 +248,27 @@ static enum cleat_status call_init(struct nccl_engine *engine)
                           engine->built.id, (int)engine->built.rank, &config));
 }
 
+/* All slots at once: they lie side by side. On an error the group is not
+ * formed, for NCCL wants the buffers of all ranks registered or of none. What
+ * is registered stays so until the abort, which ends it. */
+static enum cleat_status register_slots(struct nccl_engine *engine)
+{
+    uint32_t last = engine->config.slots_count - 1;
+    uint64_t from = cleat_cuda_slot(engine->cuda, 0);
+    uint64_t bytes = cleat_cuda_slot(engine->cuda, last) - from +
+                     engine->config.bucket_bytes;
+    void *handle = NULL;
+    ncclResult_t result = engine->library.p_ncclCommRegister(
+        engine->comm, (void *)(uintptr_t)from, (size_t)bytes, &handle);
+
+    if (result != ncclSuccess) {
+        __atomic_store_n(&engine->refuses, 1u, __ATOMIC_RELEASE);
+        return nccl_judge(engine, result == ncclInProgress ? ncclInternalError
+                                                           : result);
+    }
+    return CLEAT_OK;
+}
+
 static enum cleat_status call_poll(struct nccl_engine *engine)
 {
     ncclResult_t state = ncclInProgress;
@@ -220,6 +279,17 @@ static enum cleat_status call_poll(struct nccl_engine *engine)
     return nccl_judge(engine, result != ncclSuccess ? result : state);
 }
 
+/* Asks for the communicator that is being made; when it is ready, the slots are
+ * registered, before anybody is told. */
+static enum cleat_status call_poll_forming(struct nccl_engine *engine)
+{
+    enum cleat_status status = call_poll(engine);
+
+    if (status != CLEAT_OK || engine->built.registers == 0) { return status; }
+    return nccl_may_call(&engine->library) ? register_slots(engine)
+                                           : CLEAT_DEVICE_LOST;
+}
+
 static enum cleat_status call_revoke(struct nccl_engine *engine)
 {
     if (engine->comm == NULL) { return CLEAT_GROUP_FAILED; }
@@ -228,11 +298,13 @@ static enum cleat_status call_revoke(struct nccl_engine *engine)
 }
 
 static enum cleat_status make_call(struct nccl_engine *engine,
-                                   enum cleat_nccl_call call, uint32_t *depth)
+                                   enum cleat_nccl_call call, bool forming,
+                                   uint32_t *depth)
 {
     switch (call) {
     case CLEAT_NCCL_INIT: return call_init(engine);
-    case CLEAT_NCCL_POLL: return call_poll(engine);
+    case CLEAT_NCCL_POLL:
+        return forming ? call_poll_forming(engine) : call_poll(engine);
     case CLEAT_NCCL_REVOKE: return call_revoke(engine);
     case CLEAT_NCCL_DRAIN: return call_drain(engine);
     default:
@@ -250,6 +322,7 @@ static bool obey(struct nccl_engine *engine, bool *again)
     enum cleat_status status;
     uint32_t depth = 0;
     uint8_t before = engine->stop.state;
+    bool forming;
 
     if (cleat_nccl_stop_next(&engine->stop, nccl_now_ns(), &command) !=
         CLEAT_OK) {
@@ -262,8 +335,9 @@ static bool obey(struct nccl_engine *engine, bool *again)
         nccl_changed(engine);
         return true;
     }
+    forming = engine->stop.state == CLEAT_NCCL_BUILDING;
     nccl_unlock(engine);
-    status = make_call(engine, command.call, &depth);
+    status = make_call(engine, command.call, forming, &depth);
     nccl_lock(engine);
     before = engine->stop.state;
     (void)cleat_nccl_stop_told(&engine->stop, nccl_now_ns(), command.call,
@@ -276,18 +350,22 @@ static bool obey(struct nccl_engine *engine, bool *again)
 /* Makes an id when one is wanted; false when nothing was done. */
 static bool make_id(struct nccl_engine *engine)
 {
+    uint8_t before = engine->stop.state;
     enum cleat_status status;
     ncclUniqueId id;
 
     if (!engine->id_wanted) { return false; }
     status = cleat_nccl_stop_enter(&engine->stop, nccl_now_ns(), CLEAT_NCCL_ID);
+    follow(engine, before);
     if (status == CLEAT_STATE) { return false; }
     if (status == CLEAT_OK) {
         nccl_unlock(engine);
         status = noted(engine, engine->library.p_ncclGetUniqueId(&id));
         nccl_lock(engine);
+        before = engine->stop.state;
         (void)cleat_nccl_stop_told(&engine->stop, nccl_now_ns(), CLEAT_NCCL_ID,
                                    status, 0);
+        follow(engine, before);
     }
     engine->id_wanted = false;
     engine->id_status = status;
@@ -304,7 +382,7 @@ static bool make_id(struct nccl_engine *engine)
 /* NCCL takes the device from the thread's context. Returns with the lock. */
 static void begin_thread(struct nccl_engine *engine)
 {
-    enum cleat_status status = cleat_cuda_use(engine->cuda);
+    enum cleat_status status = cleat_cuda_serve(engine->cuda);
     uint8_t before;
 
     nccl_lock(engine);
@@ -334,7 +412,9 @@ static void *owner_main(void *argument)
         }
         if (did || nccl_is_working(engine)) {
             sleep_until(engine, nccl_now_ns() + look_ns);
-            look_ns = look_ns < LOOK_NS_MAX ? 2 * look_ns : LOOK_NS_MAX;
+            look_ns = earlier(2 * look_ns, nccl_is_moving(engine)
+                                               ? LOOK_NS_MOVING
+                                               : LOOK_NS_MAX);
         } else {
             look_ns = LOOK_NS_MIN;
             (void)nccl_wait(engine, CLEAT_NEVER);
@@ -356,8 +436,11 @@ static enum cleat_status call_abort(struct nccl_engine *engine, uint32_t *depth)
     if (engine->comm == NULL) { return CLEAT_OK; }
     if (grouped) { result = library->p_ncclGroupStart(); }
     if (result == ncclSuccess) {
+        if (!nccl_may_call(library)) { return CLEAT_DEVICE_LOST; }
         result = library->p_ncclCommAbort(engine->comm);
-        if (grouped) { ended = library->p_ncclGroupEnd(); }
+        if (grouped && nccl_may_call(library)) {
+            ended = library->p_ncclGroupEnd();
+        }
     }
     engine->comm = NULL; /* gone, whatever was returned */
     if (result == ncclSuccess) { result = ended; }
@@ -380,6 +463,7 @@ static void *reaper_main(void *argument)
             nccl_unlock(engine);
             status = call_abort(engine, &depth);
             nccl_lock(engine);
+            engine->leaks = engine->leaks || status != CLEAT_OK;
             before = engine->stop.state;
             (void)cleat_nccl_stop_told(&engine->stop, nccl_now_ns(),
                                        CLEAT_NCCL_ABORT, status, depth);
@@ -393,7 +477,8 @@ static void *reaper_main(void *argument)
 }
 
 /* A thread with every signal blocked, so that the host's handlers run on the
- * host's threads. */
+ * host's threads; but those that tell of a fault of the thread's own, which
+ * blocked would end the process without a word. NCCL's threads inherit it. */
 static int start(pthread_t *thread, void *(*run)(void *), void *argument)
 {
     sigset_t all;
@@ -401,6 +486,10 @@ static int start(pthread_t *thread, void *(*run)(void *), void *argument)
     int code;
 
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGBUS);
+    (void)sigdelset(&all, SIGFPE);
+    (void)sigdelset(&all, SIGILL);
+    (void)sigdelset(&all, SIGSEGV);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     code = pthread_create(thread, NULL, run, argument);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -422,21 +511,24 @@ static enum cleat_status with_defaults(struct cleat_nccl_config *config,
         config->receivers_max = CLEAT_NCCL_RECEIVERS_DEFAULT;
     }
     if (config->bucket_ns == 0) { config->bucket_ns = 10 * CLEAT_NS_PER_S; }
+    if (config->call_ns == 0) { config->call_ns = CLEAT_NCCL_CALL_NS_DEFAULT; }
+    if (config->start_ns == 0) { config->start_ns = START_NS_DEFAULT; }
     if (config->slots_count > CLEAT_NCCL_SLOTS_MAX ||
         config->receivers_max > CLEAT_NCCL_RECEIVERS_MAX ||
         config->topology > CLEAT_NCCL_FAN_OUT || config->on_device > 1 ||
+        config->register_slots > CLEAT_NCCL_REGISTER_NEVER ||
         config->bucket_bytes > UINT64_C(1) << 40) {
         return cleat_error_set(error, CLEAT_INVALID, 2, 0,
                                "nccl: at most 8 slots of 1 TiB and 64 "
-                               "receivers; a topology of the list");
+                               "receivers; a topology and a way to register "
+                               "of the list");
     }
     return CLEAT_OK;
 }
 
-static enum cleat_status open_device(struct nccl_engine *engine,
-                                     struct cleat_error *error)
+static struct cleat_cuda_config
+device_config(const struct cleat_nccl_config *config)
 {
-    const struct cleat_nccl_config *config = &engine->config;
     struct cleat_cuda_config cuda;
 
     memset(&cuda, 0, sizeof cuda);
@@ -448,8 +540,30 @@ static enum cleat_status open_device(struct nccl_engine *engine,
     cuda.staging_count = config->on_device == 0 ? config->slots_count : 0;
     cuda.slot_bytes = config->bucket_bytes;
     cuda.staging_bytes = config->bucket_bytes;
-    return cleat_cuda_open(engine->cuda_block, sizeof engine->cuda_block, &cuda,
-                           &engine->cuda, error);
+    return cuda;
+}
+
+/* NCCL registers memory of cuMemCreate; that of cuMemAlloc only when its
+ * environment says so, and then it may hang in an abort. So the slots are of
+ * the first kind, where the device has it. */
+static enum cleat_status open_device(struct nccl_engine *engine,
+                                     struct cleat_error *error)
+{
+    struct cleat_cuda_config cuda = device_config(&engine->config);
+    enum cleat_status status;
+
+    cuda.shareable = engine->config.register_slots != CLEAT_NCCL_REGISTER_NEVER;
+    status = cleat_cuda_open(engine->cuda_block, sizeof engine->cuda_block,
+                             &cuda, &engine->cuda, error);
+    if (cuda.shareable != 0 &&
+        (status == CLEAT_UNSUPPORTED || status == CLEAT_PERMANENT)) {
+        cuda.shareable = 0;
+        status = cleat_cuda_open(engine->cuda_block, sizeof engine->cuda_block,
+                                 &cuda, &engine->cuda, error);
+    }
+    engine->slots_can_register = cuda.shareable != 0;
+    engine->library.cuda = engine->cuda;
+    return status;
 }
 
 static void init_machine(struct nccl_engine *engine)
@@ -457,7 +571,9 @@ static void init_machine(struct nccl_engine *engine)
     struct cleat_nccl_stop_config config;
 
     memset(&config, 0, sizeof config);
-    config.call_ns = engine->config.call_ns;
+    config.call_ns = engine->config.start_ns > engine->config.call_ns
+                         ? engine->config.start_ns
+                         : engine->config.call_ns;
     config.revoke_ns = engine->config.revoke_ns;
     config.abort_ns = engine->config.abort_ns;
     config.drain_ns = engine->config.drain_ns;
@@ -560,7 +676,18 @@ enum cleat_status nccl_engine_close(struct nccl_engine *engine)
         return CLEAT_DEVICE_LOST;
     }
     end_threads(engine, true, true);
-    return cleat_cuda_close(engine->cuda);
+    return engine->leaks ? CLEAT_DEVICE_LOST : cleat_cuda_close(engine->cuda);
+}
+
+void nccl_engine_lose(struct nccl_engine *engine)
+{
+    uint8_t before;
+
+    nccl_lock(engine);
+    before = engine->stop.state;
+    (void)cleat_nccl_stop_lose(&engine->stop, nccl_now_ns(), CLEAT_DEVICE_LOST);
+    follow(engine, before);
+    nccl_unlock(engine);
 }
 
 void nccl_engine_account(struct nccl_engine *engine,
@@ -580,6 +707,8 @@ void nccl_engine_account(struct nccl_engine *engine,
     account->stops = engine->stop.stops;
     account->depth_leaked = engine->stop.depth_leaked;
     account->late = engine->stop.late;
+    account->registered = engine->stop.state == CLEAT_NCCL_HEALTHY &&
+                          engine->built.registers != 0;
     account->code = __atomic_load_n(&engine->code, __ATOMIC_RELAXED);
     if (cleat_cuda_lost(engine->cuda, &code) && code != 0) {
         account->code = code;

@@ -45,7 +45,7 @@ struct nccl_group {
     uint32_t ranks;
     uint32_t rank; /* the sender's is 0 */
     uint32_t topology;
-    uint32_t reserved;
+    uint32_t registers; /* 1: every rank registers its slots */
 };
 
 struct nccl_engine {
@@ -56,11 +56,14 @@ struct nccl_engine {
     bool closing;
     bool reap;  /* an abort is asked for */
     bool woken; /* the caller is */
+    bool leaks; /* an abort has failed: what it should have freed may be used */
     struct nccl_library library;
     struct cleat_cuda *cuda;
     struct cleat_nccl_config config;
     struct cleat_nccl_stop stop;
-    int32_t code; /* the last error */
+    int32_t code;            /* the last error */
+    bool slots_can_register; /* they are of memory that NCCL registers */
+    uint32_t refuses;        /* atomic; 1: NCCL has refused to register them */
 
     struct nccl_group group; /* that is to be */
     struct nccl_group built; /* that is; changes only while quiesced */
@@ -97,6 +100,9 @@ enum cleat_status nccl_engine_open(struct nccl_engine *engine,
 /* As cleat_nccl_sender_close. */
 enum cleat_status nccl_engine_close(struct nccl_engine *engine);
 
+/* As cleat_nccl_sender_lose. */
+void nccl_engine_lose(struct nccl_engine *engine);
+
 void nccl_engine_account(struct nccl_engine *engine,
                          struct cleat_nccl_account *account);
 
@@ -122,17 +128,26 @@ struct nccl_op *nccl_op_at(struct nccl_engine *engine, uint32_t bucket);
  * deadline_ns has come. */
 bool nccl_wait(struct nccl_engine *engine, uint64_t deadline_ns);
 
+/* When whoever waits must look again at the latest, whatever it waits for. */
+uint64_t nccl_look_ns(const struct nccl_engine *engine, uint64_t now_ns);
+
 bool nccl_is_lost(const struct nccl_engine *engine);
 bool nccl_is_healthy(const struct nccl_engine *engine);
 
 /* The group is to be left, and what was on its way is forgotten. */
 void nccl_stop(struct nccl_engine *engine, enum cleat_status why);
 
-/* Forms engine->group, first
- * waiting for the one before it to be left. CLEAT_OK; CLEAT_DEADLINE;
- * CLEAT_PENDING when woken: call again; CLEAT_GROUP_FAILED; CLEAT_LIMIT;
- * CLEAT_PEER_STALE; CLEAT_DEVICE_LOST. */
+/* Forms engine->group, once the one before it has been left: a look at how far
+ * it is. CLEAT_PENDING: call again when something has changed; CLEAT_OK: it is
+ * formed; CLEAT_DEADLINE; CLEAT_GROUP_FAILED; CLEAT_UNSUPPORTED: the slots
+ * cannot be registered; CLEAT_LIMIT; CLEAT_PEER_STALE; CLEAT_DEVICE_LOST. */
 enum cleat_status nccl_form(struct nccl_engine *engine, uint64_t deadline_ns);
+
+/* Whether the caller has been woken; not a second time. */
+bool nccl_take_wake(struct nccl_engine *engine);
+
+/* Whether this end may belong to a group whose slots are registered. */
+bool nccl_can_register(const struct nccl_engine *engine);
 
 /* The owner's work has come back: with CLEAT_OK or CLEAT_PENDING, or with an
  * error that ends the group, or with CLEAT_DEVICE_LOST. */
@@ -147,6 +162,9 @@ enum cleat_status nccl_judge(struct nccl_engine *engine, ncclResult_t result);
 /* What has come is asked for, and what is on its way is moved on by a step.
  * True when something was done; the lock was given up meanwhile. */
 bool nccl_work(struct nccl_engine *engine);
+
+/* Whether a bucket is on its way. */
+bool nccl_is_moving(const struct nccl_engine *engine);
 
 /* Whether there is something that has to be looked at again soon. */
 bool nccl_is_working(const struct nccl_engine *engine);

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "stop.h"
@@ -36,11 +37,16 @@ enum cleat_status nccl_meaning(ncclResult_t result)
     return result == ncclInProgress ? CLEAT_PENDING : CLEAT_GROUP_FAILED;
 }
 
+bool nccl_may_call(const struct nccl_library *library)
+{
+    return library->cuda == NULL || !cleat_cuda_lost(library->cuda, NULL);
+}
+
 uint32_t nccl_unwind(const struct nccl_library *library)
 {
     uint32_t depth = 0;
 
-    while (depth < CLEAT_NCCL_UNWIND_MAX &&
+    while (depth < CLEAT_NCCL_UNWIND_MAX && nccl_may_call(library) &&
            library->p_ncclGroupEnd() != ncclInvalidUsage) {
         depth++;
     }
@@ -82,6 +88,31 @@ static void look_up_optional(struct nccl_library *library)
 #undef NCCL_LOOK
 }
 
+/* What NCCL takes from the environment over what it is told, and what would
+ * break with it: NCCL_COMM_BLOCKING makes calls wait for peers that may be
+ * dead, NCCL_COMM_ID gives every group the same id, so that one who comes late
+ * from an old group meets the new one. */
+static enum cleat_status look_around(struct cleat_error *error)
+{
+    const char *blocking = getenv("NCCL_COMM_BLOCKING");
+    const char *id = getenv("NCCL_COMM_ID");
+
+    if (blocking != NULL && strcmp(blocking, "0") != 0) {
+        return nccl_refuse(error, CLEAT_UNSUPPORTED, 0, 0, 0,
+                           "nccl: NCCL_COMM_BLOCKING=%.40s is in the "
+                           "environment: calls that wait for peers have no "
+                           "deadline; unset it",
+                           blocking);
+    }
+    if (id != NULL && id[0] != '\0') {
+        return nccl_refuse(error, CLEAT_UNSUPPORTED, 0, 0, 0,
+                           "nccl: NCCL_COMM_ID=%.40s is in the environment: "
+                           "every group would have the same id; unset it",
+                           id);
+    }
+    return CLEAT_OK;
+}
+
 static enum cleat_status examine(struct nccl_library *library, const char *path,
                                  struct cleat_error *error)
 {
@@ -119,6 +150,8 @@ enum cleat_status nccl_library_load(struct nccl_library *library,
     enum cleat_status status;
 
     memset(library, 0, sizeof *library);
+    status = look_around(error);
+    if (status != CLEAT_OK) { return status; }
     if (path == NULL) { path = CLEAT_NCCL_LIBRARY; }
     library->handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library->handle == NULL) {
@@ -151,5 +184,6 @@ enum cleat_status cleat_nccl_look(const char *path,
     info->revoke = library.p_ncclCommRevoke != NULL;
     info->group_abort = library.version >= CLEAT_NCCL_GROUP_ABORT;
     info->several_ranks = library.version >= CLEAT_NCCL_SEVERAL_RANKS;
+    info->registers = library.p_ncclCommRegister != NULL;
     return CLEAT_OK;
 }

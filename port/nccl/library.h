@@ -11,6 +11,7 @@
 
 #include <nccl.h>
 
+#include "cleat/cuda.h"
 #include "cleat/nccl.h"
 
 /* X(name) */
@@ -24,15 +25,17 @@
     X(ncclGroupEnd)           \
     X(ncclSend)               \
     X(ncclRecv)               \
-    X(ncclBroadcast)          \
-    X(ncclGetErrorString)
+    X(ncclBroadcast)
 
 /* X(name, since): taken only from a library of that version or newer. */
-#define NCCL_OPTIONAL(X) X(ncclCommRevoke, 22807)
+#define NCCL_OPTIONAL(X)       \
+    X(ncclCommRegister, 21901) \
+    X(ncclCommRevoke, 22807)
 
 struct nccl_library {
     void *handle;
-    int version; /* 22809: 2.28.9 */
+    int version;                   /* 22809: 2.28.9 */
+    const struct cleat_cuda *cuda; /* whose loss ends all calls; NULL: none */
 #define NCCL_MEMBER(name) __typeof__(&name) p_##name;
 #define NCCL_MEMBER_SINCE(name, since) __typeof__(&name) p_##name;
     NCCL_REQUIRED(NCCL_MEMBER)
@@ -59,6 +62,10 @@ enum cleat_status nccl_refuse(struct cleat_error *error,
  * CLEAT_GROUP_FAILED for everything else: no error of a communicator is
  * survived by it. */
 enum cleat_status nccl_meaning(ncclResult_t result);
+
+/* Whether another call may follow the one before, in a step of several: not
+ * once the device has been called lost. */
+bool nccl_may_call(const struct nccl_library *library);
 
 /* Ends groups of the calling thread until NCCL says that there is none.
  * Returns how many there were, at most CLEAT_NCCL_UNWIND_MAX. */

@@ -6,13 +6,18 @@
 #include "engine.h"
 #include "ticket.h"
 
+/* How often a receiver that is joining looks whether the sender has given up:
+ * shared memory tells nobody who waits for something else too. */
+#define LOOK_NS (2 * CLEAT_NS_PER_MS)
+
 struct cleat_transport_receiver_context {
     struct nccl_engine engine;
     struct cleat_transport_receiver control; /* over shared memory */
-    bool joining; /* a join was ended by a wake, and goes on */
+    bool joining; /* the group is being formed, also after a wake */
     bool joined;
-    bool failed; /* something has gone wrong in this generation */
-    bool asked;  /* the bucket was handed out, and not yet acknowledged */
+    bool asked; /* the bucket was handed out, and not yet acknowledged */
+    bool wants; /* the next bucket was waited for, and has not come */
+    enum cleat_status failed; /* what has gone wrong in this generation */
     uint32_t acked;
     _Alignas(64) unsigned char control_block[CLEAT_MEMORY_RECEIVER_BYTES];
 };
@@ -21,15 +26,29 @@ _Static_assert(sizeof(struct cleat_transport_receiver_context) <=
                    CLEAT_NCCL_BYTES,
                "CLEAT_NCCL_BYTES is enough");
 
-/* With the lock held: the generation is over. The group stays when everything
- * that came was acknowledged, and something did. */
+/* With the lock held: everything that came was acknowledged, something did, and
+ * nothing more was waited for. */
+static bool is_clean(const struct cleat_transport_receiver_context *r)
+{
+    return r->joined && r->failed == CLEAT_OK && !r->wants && r->acked != 0 &&
+           r->engine.first == r->engine.next && nccl_is_healthy(&r->engine);
+}
+
+/* With the lock held: the generation is over. Who leaves it whole keeps the
+ * group. Anybody else leaves that too, and says so to the sender, which must
+ * not count on it for the next generation; it has no effect on one that knows
+ * already, or is elsewhere. */
 static void leave(struct cleat_transport_receiver_context *r)
 {
     struct nccl_engine *engine = &r->engine;
-    bool clean = r->joined && !r->failed && r->acked != 0 &&
-                 engine->first == engine->next;
+    bool clean = is_clean(r);
 
     if (!r->joined && !r->joining) { return; }
+    if (!clean) {
+        (void)r->control.ack(r->control.context, r->acked,
+                             r->failed != CLEAT_OK ? r->failed
+                                                   : CLEAT_CANCELLED);
+    }
     r->joined = false;
     r->joining = false;
     engine->fetches_from = NULL;
@@ -44,13 +63,55 @@ static void receiver_leave(struct cleat_transport_receiver_context *r)
     nccl_unlock(&r->engine);
 }
 
-/* With the lock held: a new ticket. CLEAT_PENDING: its group is to be formed;
- * CLEAT_OK: we are in it. */
+/* With the lock held: takes the place in the generation that a ticket tells of.
+ * From then on the sender can be told what goes wrong. */
+static enum cleat_status take_place(struct cleat_transport_receiver_context *r,
+                                    const struct cleat_transport_ticket *inner,
+                                    uint32_t receiver_index)
+{
+    struct cleat_transport_ticket ticket = *inner;
+    enum cleat_status status = r->control.join(r->control.context, &ticket,
+                                               receiver_index, 0);
+
+    r->joining = status == CLEAT_OK;
+    r->failed = CLEAT_OK;
+    r->asked = false;
+    r->wants = false;
+    r->acked = 0;
+    return status;
+}
+
+/* With the lock held: what this end thinks of the group that it is to belong
+ * to. CLEAT_PENDING: it is to be formed; CLEAT_OK: we are in it. */
+static enum cleat_status accept(struct nccl_engine *engine,
+                                const struct nccl_group *group, bool fresh,
+                                uint32_t units)
+{
+    if (units > nccl_bucket_units(engine->config.bucket_bytes)) {
+        return CLEAT_LIMIT;
+    }
+    if (group->rank >= group->ranks) { return CLEAT_INVALID; }
+    if (nccl_is_lost(engine)) { return CLEAT_DEVICE_LOST; }
+    if (nccl_is_healthy(engine) &&
+        memcmp(&engine->group, group, sizeof *group) == 0) {
+        engine->first = 0;
+        engine->next = 0;
+        return CLEAT_OK;
+    }
+    if (!fresh) { return CLEAT_GROUP_FAILED; } /* formed without us */
+    if (group->epoch <= engine->stop.epoch) { return CLEAT_PEER_STALE; }
+    if (group->registers != 0 && !nccl_can_register(engine)) {
+        return CLEAT_UNSUPPORTED;
+    }
+    engine->group = *group;
+    return CLEAT_PENDING;
+}
+
+/* With the lock held: a new ticket. As accept. */
 static enum cleat_status begin(struct cleat_transport_receiver_context *r,
                                struct cleat_transport_ticket *ticket,
                                uint32_t receiver_index)
 {
-    struct nccl_engine *engine = &r->engine;
     struct cleat_transport_ticket inner;
     struct nccl_group group;
     enum cleat_status status;
@@ -59,34 +120,34 @@ static enum cleat_status begin(struct cleat_transport_receiver_context *r,
     bool ours = nccl_ticket_read(ticket, &group, &fresh, &units, &inner);
 
     leave(r);
-    /* Takes the descriptors; refuses what is not a ticket of its own. */
-    status = r->control.join(r->control.context, &inner, receiver_index, 0);
-    if (!ours) { status = CLEAT_MALFORMED; }
-    if (status == CLEAT_OK &&
-        units > nccl_bucket_units(engine->config.bucket_bytes)) {
-        status = CLEAT_LIMIT;
-    }
-    if (status != CLEAT_OK) {
-        r->control.leave(r->control.context);
-        return status;
-    }
-    r->joining = true;
-    r->failed = false;
-    r->asked = false;
-    r->acked = 0;
+    /* Takes the descriptors; refuses what is not a ticket of its own, as is
+     * what came with none of ours. */
+    status = take_place(r, &inner, receiver_index);
+    if (!ours) { return CLEAT_MALFORMED; }
+    if (status != CLEAT_OK) { return status; }
     group.rank = receiver_index + 1;
-    if (group.rank >= group.ranks) { return CLEAT_INVALID; }
-    if (nccl_is_lost(engine)) { return CLEAT_DEVICE_LOST; }
-    if (nccl_is_healthy(engine) &&
-        memcmp(&engine->group, &group, sizeof group) == 0) {
-        engine->first = 0;
-        engine->next = 0;
-        return CLEAT_OK;
+    return accept(&r->engine, &group, fresh, units);
+}
+
+/* With the lock held: waits until the group is formed, or until the sender has
+ * given up. */
+static enum cleat_status form(struct cleat_transport_receiver_context *r,
+                              uint64_t deadline_ns)
+{
+    struct nccl_engine *engine = &r->engine;
+
+    for (;;) {
+        enum cleat_status status = nccl_form(engine, deadline_ns);
+        uint64_t look_ns = nccl_now_ns() + LOOK_NS;
+        const void *data = NULL;
+
+        if (status != CLEAT_PENDING || nccl_take_wake(engine)) {
+            return status;
+        }
+        status = cleat_memory_receiver_peek(&r->control, 0, &data, NULL, NULL);
+        if (status < CLEAT_OK) { return status; }
+        (void)nccl_wait(engine, look_ns < deadline_ns ? look_ns : deadline_ns);
     }
-    if (!fresh) { return CLEAT_GROUP_FAILED; } /* formed without us */
-    if (group.epoch <= engine->stop.epoch) { return CLEAT_PEER_STALE; }
-    engine->group = group;
-    return CLEAT_PENDING;
 }
 
 static enum cleat_status
@@ -101,7 +162,7 @@ receiver_join(struct cleat_transport_receiver_context *r,
     nccl_lock(engine);
     goes_on = r->joining && ticket->fds_count != 0 && ticket->fds[0] < 0;
     if (!goes_on) { status = begin(r, ticket, receiver_index); }
-    if (status == CLEAT_PENDING) { status = nccl_form(engine, deadline_ns); }
+    if (status == CLEAT_PENDING) { status = form(r, deadline_ns); }
     if (status == CLEAT_OK) {
         r->joining = false;
         r->joined = true;
@@ -109,10 +170,12 @@ receiver_join(struct cleat_transport_receiver_context *r,
         engine->fetches_from = &r->control;
         nccl_changed(engine);
     } else if (status != CLEAT_PENDING) {
+        r->failed = status;
         leave(r);
     }
     nccl_unlock(engine);
-    return status;
+    /* The sender has been told; the next group will be another. */
+    return status == CLEAT_UNSUPPORTED ? CLEAT_GROUP_FAILED : status;
 }
 
 /* With the lock held: why no bucket will come. */
@@ -134,6 +197,7 @@ receiver_wait(struct cleat_transport_receiver_context *r, uint32_t bucket,
 
     nccl_lock(engine);
     if (!r->joined || bucket != r->acked) { status = CLEAT_STATE; }
+    r->wants = r->wants || status == CLEAT_OK;
     while (status == CLEAT_OK &&
            (op->state != NCCL_OP_DONE || op->bucket != bucket)) {
         status = broken(engine);
@@ -146,12 +210,13 @@ receiver_wait(struct cleat_transport_receiver_context *r, uint32_t bucket,
     }
     if (status == CLEAT_OK) {
         r->asked = true;
+        r->wants = false;
         *data = nccl_place(engine, bucket % engine->config.slots_count);
         *bytes = op->bytes;
         *crc = op->crc;
     } else if (status != CLEAT_PENDING && status != CLEAT_DEADLINE &&
-               status != CLEAT_STATE) {
-        r->failed = true;
+               status != CLEAT_STATE && r->failed == CLEAT_OK) {
+        r->failed = status;
     }
     nccl_unlock(engine);
     return status;
@@ -167,7 +232,9 @@ receiver_ack(struct cleat_transport_receiver_context *r, uint32_t bucket,
     nccl_lock(engine);
     if (r->joined && bucket == r->acked && (r->asked || status != CLEAT_OK)) {
         result = r->control.ack(r->control.context, bucket, status);
-        r->failed = r->failed || result != CLEAT_OK || status != CLEAT_OK;
+        if (r->failed == CLEAT_OK) {
+            r->failed = status != CLEAT_OK ? status : result;
+        }
     }
     if (result == CLEAT_OK && status == CLEAT_OK) {
         nccl_op_at(engine, bucket)->state = NCCL_OP_FREE;
@@ -234,6 +301,28 @@ cleat_nccl_receiver_close(struct cleat_transport_receiver *receiver)
     cleat_memory_receiver_close(&r->control);
     receiver->context = NULL;
     return status;
+}
+
+uint64_t
+cleat_nccl_receiver_device(const struct cleat_transport_receiver *receiver,
+                           const void *data)
+{
+    const struct nccl_engine *engine = &receiver->context->engine;
+    uintptr_t at = (uintptr_t)data;
+
+    for (uint32_t slot = 0; slot < engine->config.slots_count; slot++) {
+        uintptr_t from = (uintptr_t)nccl_place(engine, slot);
+
+        if (at >= from && at - from < engine->config.bucket_bytes) {
+            return cleat_cuda_slot(engine->cuda, slot) + (at - from);
+        }
+    }
+    return 0;
+}
+
+void cleat_nccl_receiver_lose(const struct cleat_transport_receiver *receiver)
+{
+    nccl_engine_lose(&receiver->context->engine);
 }
 
 void cleat_nccl_receiver_account(

@@ -13,6 +13,7 @@ struct cleat_transport_sender_context {
     uint32_t receivers_count;
     uint32_t published;
     bool running; /* between prepare and finish */
+    bool plain;   /* a receiver cannot register its slots: none does */
     bool reuses;  /* the group was formed in an earlier generation */
     _Alignas(64) unsigned char control_block[CLEAT_MEMORY_SENDER_BYTES];
 };
@@ -23,15 +24,17 @@ _Static_assert(sizeof(struct cleat_transport_sender_context) <=
 
 /* ---- a generation's end ---- */
 
-/* Every receiver has acknowledged every bucket, and there were some. */
-static bool all_acked(struct cleat_transport_sender_context *s)
+/* Every receiver has acknowledged every bucket, and there were some. Also asked
+ * when the generation is over: a receiver that had nothing more to acknowledge,
+ * and waited for a bucket that never came, says so when it leaves. */
+static bool all_acked(const struct cleat_transport_sender_context *s)
 {
     for (uint32_t i = 0; i < s->receivers_count; i++) {
         enum cleat_status status = CLEAT_OK;
         uint32_t buckets_acked = 0;
 
-        if (s->control.acked(s->control.context, i, &buckets_acked, &status) !=
-                CLEAT_OK ||
+        if (cleat_memory_sender_acked(&s->control, i, &buckets_acked,
+                                      &status) != CLEAT_OK ||
             status != CLEAT_OK || buckets_acked != s->published) {
             return false;
         }
@@ -118,6 +121,7 @@ static enum cleat_status choose_group(struct cleat_transport_sender_context *s,
     engine->group.ranks = ranks;
     engine->group.rank = 0;
     engine->group.topology = engine->config.topology;
+    engine->group.registers = !s->plain && nccl_can_register(engine);
     return CLEAT_OK;
 }
 
@@ -127,21 +131,24 @@ sender_prepare(struct cleat_transport_sender_context *s, uint64_t generation,
 {
     struct cleat_transport_ticket inner;
     enum cleat_status status;
+    bool kept;
 
     if (receivers_count == 0 || ticket == NULL ||
         receivers_count > s->engine.config.receivers_max) {
         return CLEAT_INVALID;
     }
     sender_finish(s);
+    kept = all_acked(s);
     status = s->control.prepare(s->control.context, generation, receivers_count,
                                 &inner);
     if (status != CLEAT_OK) { return status; }
     nccl_lock(&s->engine);
-    s->engine.woken = false;
+    if (!kept) { nccl_stop(&s->engine, CLEAT_GROUP_FAILED); }
     status = choose_group(s, receivers_count + 1);
-    if (status == CLEAT_OK) {
-        nccl_ticket_write(ticket, &s->engine.group, !s->reuses,
-                          s->engine.config.bucket_bytes, &inner);
+    if (status == CLEAT_OK &&
+        !nccl_ticket_write(ticket, &s->engine.group, !s->reuses,
+                           s->engine.config.bucket_bytes, &inner)) {
+        status = CLEAT_LIMIT;
     }
     nccl_unlock(&s->engine);
     if (status != CLEAT_OK) {
@@ -155,29 +162,74 @@ sender_prepare(struct cleat_transport_sender_context *s, uint64_t generation,
     return CLEAT_OK;
 }
 
+/* What a receiver has said. One that cannot register its slots costs this
+ * group, and from then on no rank does: NCCL wants all of them or none. */
+static enum cleat_status hear(struct cleat_transport_sender_context *s,
+                              uint32_t receiver, uint32_t *buckets_acked,
+                              enum cleat_status *status)
+{
+    enum cleat_status result = s->control.acked(s->control.context, receiver,
+                                                buckets_acked, status);
+
+    s->plain = s->plain || *status == CLEAT_UNSUPPORTED;
+    return result;
+}
+
+static bool has_lost_one(struct cleat_transport_sender_context *s)
+{
+    bool lost = false;
+
+    for (uint32_t i = 0; i < s->receivers_count; i++) {
+        enum cleat_status status = CLEAT_OK;
+        uint32_t buckets_acked = 0;
+
+        (void)hear(s, i, &buckets_acked, &status);
+        lost = lost || status != CLEAT_OK;
+    }
+    return lost;
+}
+
+/* How far the group is; when something may have changed by itself at the
+ * latest, in *until_ns. */
+static enum cleat_status form(struct cleat_transport_sender_context *s,
+                              uint64_t deadline_ns, uint64_t *until_ns)
+{
+    struct nccl_engine *engine = &s->engine;
+    enum cleat_status status;
+
+    nccl_lock(engine);
+    status = nccl_form(engine, deadline_ns);
+    if (status == CLEAT_PENDING && has_lost_one(s)) {
+        nccl_stop(engine, CLEAT_GROUP_FAILED);
+        status = CLEAT_GROUP_FAILED;
+    }
+    *until_ns = nccl_look_ns(engine, nccl_now_ns());
+    if (*until_ns > deadline_ns) { *until_ns = deadline_ns; }
+    if (status == CLEAT_PENDING && nccl_take_wake(engine)) { *until_ns = 0; }
+    nccl_unlock(engine);
+    /* Its own refusal, as a receiver's. */
+    return status == CLEAT_UNSUPPORTED ? CLEAT_GROUP_FAILED : status;
+}
+
+/* Waits in the shared memory, where receivers say that they cannot join, and
+ * which every move of the device's machine wakes. */
 static enum cleat_status sender_group(struct cleat_transport_sender_context *s,
                                       uint64_t deadline_ns)
 {
-    enum cleat_status status;
+    enum cleat_status status = CLEAT_STATE;
+    uint64_t until_ns = 0;
 
     if (!s->running) { return CLEAT_STATE; }
-    nccl_lock(&s->engine);
-    status = nccl_form(&s->engine, deadline_ns);
-    nccl_unlock(&s->engine);
+    do {
+        if (until_ns != 0) {
+            (void)s->control.wait(s->control.context, until_ns);
+        }
+        status = form(s, deadline_ns, &until_ns);
+    } while (status == CLEAT_PENDING && until_ns != 0);
     return status;
 }
 
 /* ---- buckets ---- */
-
-static enum cleat_status sender_slot(struct cleat_transport_sender_context *s,
-                                     uint32_t slot, void **data,
-                                     uint64_t *bytes_max)
-{
-    if (slot >= s->engine.config.slots_count) { return CLEAT_INVALID; }
-    *data = nccl_place(&s->engine, slot);
-    *bytes_max = s->engine.config.bucket_bytes;
-    return CLEAT_OK;
-}
 
 /* With the lock held: why the group cannot be used. */
 static enum cleat_status broken(struct nccl_engine *engine)
@@ -186,16 +238,14 @@ static enum cleat_status broken(struct nccl_engine *engine)
     return nccl_is_healthy(engine) ? CLEAT_OK : CLEAT_GROUP_FAILED;
 }
 
-/* With the lock held: waits until the slot's last bucket is done with, and asks
- * for this one. */
-static enum cleat_status enqueue(struct nccl_engine *engine, uint32_t bucket,
-                                 uint64_t bytes)
+/* With the lock held: waits until NCCL has read what the slot was used for
+ * before. The receivers have it, so that is a matter of moments. */
+static enum cleat_status free_slot(struct nccl_engine *engine, uint32_t slot)
 {
     uint64_t deadline_ns = cleat_time_add(nccl_now_ns(),
                                           engine->stop.config.call_ns);
-    struct nccl_op *op = nccl_op_at(engine, bucket);
 
-    while (nccl_is_healthy(engine) && op->state != NCCL_OP_FREE) {
+    while (nccl_is_healthy(engine) && engine->ops[slot].state != NCCL_OP_FREE) {
         if (engine->first != engine->next &&
             nccl_op_at(engine, engine->first)->state == NCCL_OP_DONE) {
             nccl_op_at(engine, engine->first)->state = NCCL_OP_FREE;
@@ -204,7 +254,38 @@ static enum cleat_status enqueue(struct nccl_engine *engine, uint32_t bucket,
             nccl_stop(engine, CLEAT_GROUP_FAILED);
         }
     }
-    if (broken(engine) != CLEAT_OK) { return broken(engine); }
+    return engine->ops[slot].state == NCCL_OP_FREE ? CLEAT_OK : broken(engine);
+}
+
+/* Where the source writes to the device itself, it is told of a slot that is
+ * free; a pinned one is, once the receivers have what was in it. */
+static enum cleat_status sender_slot(struct cleat_transport_sender_context *s,
+                                     uint32_t slot, void **data,
+                                     uint64_t *bytes_max)
+{
+    enum cleat_status status = CLEAT_OK;
+
+    if (slot >= s->engine.config.slots_count) { return CLEAT_INVALID; }
+    if (s->running && s->engine.config.on_device != 0) {
+        nccl_lock(&s->engine);
+        status = free_slot(&s->engine, slot);
+        nccl_unlock(&s->engine);
+    }
+    *data = nccl_place(&s->engine, slot);
+    *bytes_max = s->engine.config.bucket_bytes;
+    return status;
+}
+
+/* With the lock held: asks for a bucket, once its slot is free. */
+static enum cleat_status enqueue(struct nccl_engine *engine, uint32_t bucket,
+                                 uint64_t bytes)
+{
+    struct nccl_op *op = nccl_op_at(engine, bucket);
+    enum cleat_status status = free_slot(engine,
+                                         bucket % engine->config.slots_count);
+
+    if (status == CLEAT_OK) { status = broken(engine); }
+    if (status != CLEAT_OK) { return status; }
     memset(op, 0, sizeof *op);
     op->bucket = bucket;
     op->bytes = bytes;
@@ -249,8 +330,7 @@ static enum cleat_status sender_acked(struct cleat_transport_sender_context *s,
                                       uint32_t *buckets_acked,
                                       enum cleat_status *status)
 {
-    enum cleat_status result = s->control.acked(s->control.context, receiver,
-                                                buckets_acked, status);
+    enum cleat_status result = hear(s, receiver, buckets_acked, status);
     enum cleat_status why;
 
     if (result == CLEAT_INVALID || result == CLEAT_STATE) { return result; }
@@ -272,15 +352,17 @@ static enum cleat_status sender_acked(struct cleat_transport_sender_context *s,
 static enum cleat_status sender_wait(struct cleat_transport_sender_context *s,
                                      uint64_t deadline_ns)
 {
-    uint64_t until_ns = deadline_ns;
-    uint64_t due_ns;
     enum cleat_status status;
+    uint64_t until_ns;
+    bool woken;
 
     nccl_lock(&s->engine);
     nccl_tick(&s->engine);
-    due_ns = cleat_nccl_stop_deadline(&s->engine.stop);
+    until_ns = nccl_look_ns(&s->engine, nccl_now_ns());
+    woken = nccl_take_wake(&s->engine);
     nccl_unlock(&s->engine);
-    if (due_ns < until_ns) { until_ns = due_ns; }
+    if (woken) { return CLEAT_OK; }
+    if (until_ns > deadline_ns) { until_ns = deadline_ns; }
     status = s->control.wait(s->control.context, until_ns);
     if (status != CLEAT_DEADLINE || until_ns == deadline_ns) { return status; }
     nccl_lock(&s->engine);
@@ -359,6 +441,11 @@ enum cleat_status cleat_nccl_sender_close(struct cleat_transport_sender *sender)
     cleat_memory_sender_close(&s->control);
     sender->context = NULL;
     return status;
+}
+
+void cleat_nccl_sender_lose(const struct cleat_transport_sender *sender)
+{
+    nccl_engine_lose(&sender->context->engine);
 }
 
 void cleat_nccl_sender_account(const struct cleat_transport_sender *sender,

@@ -36,6 +36,25 @@ cleat_nccl_stop_init(struct cleat_nccl_stop *stop,
     return CLEAT_OK;
 }
 
+void cleat_nccl_stop_pace(struct cleat_nccl_stop *stop, uint64_t call_ns)
+{
+    NCCL_ASSERT(stop != NULL);
+    NCCL_ASSERT(call_ns != 0);
+    stop->config.call_ns = call_ns;
+}
+
+void cleat_nccl_stop_forgive(struct cleat_nccl_stop *stop, uint64_t gap_ns)
+{
+    NCCL_ASSERT(stop != NULL);
+    NCCL_ASSERT(stop->state <= CLEAT_NCCL_LOST);
+    stop->inside_ns = cleat_time_add(stop->inside_ns, gap_ns);
+    if (stop->state == CLEAT_NCCL_REVOKING ||
+        stop->state == CLEAT_NCCL_ABORTING ||
+        stop->state == CLEAT_NCCL_DRAINING) {
+        stop->deadline_ns = cleat_time_add(stop->deadline_ns, gap_ns);
+    }
+}
+
 uint64_t cleat_nccl_stop_bound_ns(const struct cleat_nccl_stop_config *config)
 {
     uint64_t revoke_ns = or_default(config->revoke_ns,

@@ -128,6 +128,17 @@ enum cleat_status
 cleat_nccl_stop_init(struct cleat_nccl_stop *stop,
                      const struct cleat_nccl_stop_config *config);
 
+/* From now on a call that goes in may take call_ns, which is not 0: for a
+ * driver whose first calls take longer than those after them. */
+void cleat_nccl_stop_pace(struct cleat_nccl_stop *stop, uint64_t call_ns);
+
+/* Whoever would have looked has not run for gap_ns: a process that was stopped
+ * is no witness that a call does not come back, or a stream does not run dry.
+ * So as much later is it called late. To be told before anything else that
+ * comes after such a gap; the forming of a group, whose deadline is the
+ * caller's, is not put off. */
+void cleat_nccl_stop_forgive(struct cleat_nccl_stop *stop, uint64_t gap_ns);
+
 /* The longest from a stop to quiesced or lost, when tick comes at each
  * deadline: T1 + T2 + T3, saturating. */
 uint64_t cleat_nccl_stop_bound_ns(const struct cleat_nccl_stop_config *config);

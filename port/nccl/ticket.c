@@ -6,7 +6,10 @@
 #include <string.h>
 
 #define TICKET_MAGIC 0x4B544E43u /* "CNTK" */
-#define TICKET_VERSION 1u
+#define TICKET_VERSION 2u
+
+#define FLAG_FRESH 1u      /* the group is to be formed; else it has been */
+#define FLAG_REGISTERED 2u /* every rank registers its slots */
 #define UNIT_BYTES 4096u
 
 /* Before a shared memory's ticket. In the host's byte order: it never leaves
@@ -15,7 +18,7 @@ struct header {
     uint32_t magic;
     uint16_t version;
     uint8_t topology;
-    uint8_t fresh; /* 1: the group is to be formed; 0: it has been */
+    uint8_t flags;
     uint64_t epoch;
     uint16_t ranks;
     uint16_t inner_bytes;
@@ -29,18 +32,22 @@ uint32_t nccl_bucket_units(uint64_t bucket_bytes)
     return (uint32_t)((bucket_bytes + UNIT_BYTES - 1) / UNIT_BYTES);
 }
 
-void nccl_ticket_write(struct cleat_transport_ticket *ticket,
+bool nccl_ticket_write(struct cleat_transport_ticket *ticket,
                        const struct nccl_group *group, bool fresh,
                        uint64_t bucket_bytes,
                        const struct cleat_transport_ticket *inner)
 {
     struct header header;
 
+    if (inner->bytes_count > sizeof ticket->bytes - sizeof header) {
+        return false;
+    }
     memset(&header, 0, sizeof header);
     header.magic = TICKET_MAGIC;
     header.version = TICKET_VERSION;
     header.topology = (uint8_t)group->topology;
-    header.fresh = fresh;
+    header.flags = (uint8_t)((fresh ? FLAG_FRESH : 0) |
+                             (group->registers != 0 ? FLAG_REGISTERED : 0));
     header.epoch = group->epoch;
     header.ranks = (uint16_t)group->ranks;
     header.inner_bytes = (uint16_t)inner->bytes_count;
@@ -51,6 +58,7 @@ void nccl_ticket_write(struct cleat_transport_ticket *ticket,
     memcpy(ticket->bytes, &header, sizeof header);
     memcpy(ticket->bytes + sizeof header, inner->bytes, inner->bytes_count);
     ticket->bytes_count = (uint32_t)sizeof header + inner->bytes_count;
+    return true;
 }
 
 static void take_descriptors(struct cleat_transport_ticket *ticket,
@@ -79,9 +87,9 @@ bool nccl_ticket_read(struct cleat_transport_ticket *ticket,
     }
     memcpy(&header, ticket->bytes, sizeof header);
     if (header.magic != TICKET_MAGIC || header.version != TICKET_VERSION ||
-        header.topology > CLEAT_NCCL_FAN_OUT || header.fresh > 1 ||
-        header.epoch == 0 || header.ranks < 2 ||
-        header.ranks > CLEAT_NCCL_RECEIVERS_MAX + 1 ||
+        header.topology > CLEAT_NCCL_FAN_OUT ||
+        header.flags > (FLAG_FRESH | FLAG_REGISTERED) || header.epoch == 0 ||
+        header.ranks < 2 || header.ranks > CLEAT_NCCL_RECEIVERS_MAX + 1 ||
         header.inner_bytes != ticket->bytes_count - sizeof header) {
         return false;
     }
@@ -91,7 +99,8 @@ bool nccl_ticket_read(struct cleat_transport_ticket *ticket,
     group->ranks = header.ranks;
     group->topology = header.topology;
     memcpy(group->id.internal, header.id, sizeof header.id);
-    *fresh = header.fresh != 0;
+    group->registers = (header.flags & FLAG_REGISTERED) != 0;
+    *fresh = (header.flags & FLAG_FRESH) != 0;
     *bucket_units = header.bucket_units;
     return true;
 }

@@ -8,8 +8,8 @@
 /* A bucket's size as tickets tell it. */
 uint32_t nccl_bucket_units(uint64_t bucket_bytes);
 
-/* Writes a ticket around the shared memory's. */
-void nccl_ticket_write(struct cleat_transport_ticket *ticket,
+/* Writes a ticket around the shared memory's; false when it is too long. */
+bool nccl_ticket_write(struct cleat_transport_ticket *ticket,
                        const struct nccl_group *group, bool fresh,
                        uint64_t bucket_bytes,
                        const struct cleat_transport_ticket *inner);

@@ -63,6 +63,7 @@ static ncclResult_t send_or_receive(struct step *step)
     }
     for (int peer = 1; result == ncclSuccess && peer < (int)engine->built.ranks;
          peer++) {
+        if (!nccl_may_call(library)) { return ncclUnhandledCudaError; }
         result = library->p_ncclSend(slot, bytes, ncclUint8, peer, engine->comm,
                                      stream);
     }
@@ -92,9 +93,12 @@ static enum cleat_status group(struct step *step)
         status = cleat_cuda_after(engine->cuda, NCCL_DATA_STREAM, step->before);
     }
     if (status != CLEAT_OK) { return status; }
+    if (!nccl_may_call(library)) { return CLEAT_DEVICE_LOST; }
     result = library->p_ncclGroupStart();
     if (result != ncclSuccess) { return nccl_judge(step->engine, result); }
+    if (!nccl_may_call(library)) { return CLEAT_DEVICE_LOST; }
     result = send_or_receive(step);
+    if (!nccl_may_call(library)) { return CLEAT_DEVICE_LOST; }
     ended = library->p_ncclGroupEnd(); /* also what has failed is ended */
     if (result == ncclSuccess || result == ncclInProgress) { result = ended; }
     status = nccl_judge(engine, result);
@@ -267,12 +271,9 @@ static struct nccl_op *pick_running(struct nccl_engine *engine)
     return NULL;
 }
 
-bool nccl_is_working(const struct nccl_engine *engine)
+bool nccl_is_moving(const struct nccl_engine *engine)
 {
     if (engine->stop.state != CLEAT_NCCL_HEALTHY) { return false; }
-    if (engine->fetches_from != NULL && engine->fetch_status == CLEAT_OK) {
-        return true;
-    }
     for (uint32_t b = engine->first; b != engine->next; b++) {
         uint32_t slot = b % engine->config.slots_count;
 
@@ -281,10 +282,25 @@ bool nccl_is_working(const struct nccl_engine *engine)
     return false;
 }
 
-/* Its turn has come: from now on its time runs. False when that is over. */
+bool nccl_is_working(const struct nccl_engine *engine)
+{
+    if (engine->stop.state != CLEAT_NCCL_HEALTHY) { return false; }
+    return (engine->fetches_from != NULL && engine->fetch_status == CLEAT_OK) ||
+           nccl_is_moving(engine);
+}
+
+/* Once those before it have come, its turn has: from then on its time runs.
+ * False when that is over. */
 static bool is_in_time(struct nccl_engine *engine, struct nccl_op *op,
                        uint64_t now_ns)
 {
+    uint32_t turn = engine->first;
+
+    while (turn != op->bucket &&
+           nccl_op_at(engine, turn)->state == NCCL_OP_DONE) {
+        turn++;
+    }
+    if (turn != op->bucket) { return true; }
     if (op->deadline_ns == 0) {
         op->deadline_ns = cleat_time_add(now_ns, engine->config.bucket_ns);
     }

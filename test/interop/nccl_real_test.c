@@ -156,9 +156,11 @@ static void the_toolkits_stub_has_every_symbol_that_is_looked_up(void **state)
     if (dlsym(stub, CUDA_SYMBOL(name)) == NULL) {          \
         fail_msg("the stub has no %s", CUDA_SYMBOL(name)); \
     }
+#define HAS_SINCE(name, since) HAS(name)
     CUDA_REQUIRED(HAS)
-    CUDA_OPTIONAL(HAS)
+    CUDA_OPTIONAL(HAS_SINCE)
 #undef HAS
+#undef HAS_SINCE
     dlclose(stub);
 }
 

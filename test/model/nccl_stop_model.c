@@ -1,13 +1,14 @@
 /* Cleat: leaving an NCCL group, against its invariants.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Three devices, each with its machine, and over them an agreement on epochs
- * such as cleat/sync.h makes it: all are told to form a group, and when one
- * fails, all are told to leave it; whoever is quiesced takes part in the next
- * epoch, whoever is lost or says nothing is set apart for good. What each
- * library really holds (a communicator and its epoch, a thread's open groups,
- * calls that are still in it) is kept here, and calls may fail, leak, come back
- * late or never; a process may die without a word. */
+ * The machine by itself, under more faults than nccl_sync_model.c has room for:
+ * three devices, and over them an agreement on epochs as small as can be. All
+ * are told to form a group, and when one fails, all are told to leave it;
+ * whoever is quiesced takes part in the next epoch, whoever is lost or says
+ * nothing is set apart for good. What each library really holds (a communicator
+ * and its epoch, a thread's open groups, calls that are still in it) is kept
+ * here, and calls may fail, leak, come back late or never; a process may die
+ * without a word. */
 #include "choose.h"
 #include "cleat/status.h"
 #include "port/nccl/stop.h"

@@ -267,6 +267,73 @@ static void tables_have_equal_digests_when_they_say_the_same(void **state)
     assert_int_not_equal(changed, digest);
 }
 
+/* CRC32C one bit at a time, from the polynomial's definition. */
+static uint32_t slow_crc(uint32_t crc, const unsigned char *bytes, size_t count)
+{
+    crc = ~crc;
+    for (size_t i = 0; i < count; i++) {
+        crc ^= bytes[i];
+        for (int bit = 0; bit < 8; bit++) {
+            crc = (crc >> 1) ^ ((crc & 1u) != 0 ? 0x82F63B78u : 0u);
+        }
+    }
+    return ~crc;
+}
+
+static uint32_t slow_number(uint32_t crc, uint64_t number)
+{
+    unsigned char wire[8];
+
+    for (int i = 0; i < 8; i++) {
+        wire[i] = (unsigned char)(number >> (8 * i));
+    }
+    return slow_crc(crc, wire, sizeof wire);
+}
+
+static void a_layout_is_the_table_and_the_size_of_buckets(void **state)
+{
+    uint32_t wanted = 0;
+    uint32_t layout = 0;
+
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++) {
+        wanted = slow_number(wanted, strlen(table[i].name));
+        wanted = slow_number(wanted, (uint64_t)table[i].dtype);
+        wanted = slow_number(wanted, table[i].rank);
+        for (uint32_t k = 0; k < CLEAT_TENSOR_RANK_MAX; k++) {
+            wanted = slow_number(wanted,
+                                 k < table[i].rank ? table[i].shape[k] : 0);
+        }
+        wanted = slow_crc(wanted, (const unsigned char *)table[i].name,
+                          strlen(table[i].name));
+    }
+    assert_int_equal(cleat_tensors_layout(&source, 0xFFFFFF00u, &layout),
+                     CLEAT_OK);
+    assert_int_equal(layout, slow_number(wanted, 0xFFFFFF00u));
+    assert_int_equal(cleat_tensors_layout(&source, 256, &layout), CLEAT_OK);
+    assert_int_equal(layout, slow_number(wanted, 256));
+}
+
+/* Four bytes change a CRC32C to any value: there is a table, of one scalar,
+ * whose digest with its bucket size is 0. */
+static void a_layout_is_never_zero(void **state)
+{
+    struct cleat_memory_tensor row = {
+        .name = "alna", .dtype = CLEAT_DTYPE_U8, .data = bias};
+    struct cleat_memory_tensors made;
+    struct cleat_tensor_source one;
+    uint32_t layout = 0;
+    uint32_t found = 0;
+
+    (void)state;
+    assert_int_equal(cleat_memory_tensors_init(&made, &row, 1, NULL), CLEAT_OK);
+    one = cleat_memory_tensors_source(&made);
+    assert_int_equal(cleat_tensors_digest(&one, &found, NULL), CLEAT_OK);
+    assert_int_equal(slow_number(found, 754688), 0);
+    assert_int_equal(cleat_tensors_layout(&one, 754688, &layout), CLEAT_OK);
+    assert_int_equal(layout, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +348,9 @@ int main(void)
         cmocka_unit_test_setup(a_name_of_65536_bytes_is_refused, join),
         cmocka_unit_test_setup(tables_have_equal_digests_when_they_say_the_same,
                                join),
+        cmocka_unit_test_setup(a_layout_is_the_table_and_the_size_of_buckets,
+                               join),
+        cmocka_unit_test_setup(a_layout_is_never_zero, join),
     };
 
     return cmocka_run_group_tests_name("memory_tensors", tests, NULL, NULL);

@@ -374,6 +374,96 @@ static void an_acknowledgement_does_not_write_over_another_word(void **state)
     munmap((void *)(uintptr_t)words, 4096);
 }
 
+/* ---- an index is one receiver's ---- */
+
+static struct pair other_end; /* its receiver is another of the same group */
+
+static void who_comes_second_with_an_index_is_refused(void **state)
+{
+    (void)state;
+    receiver_open(&other_end, 0);
+    prepare(&pair, 1);
+    assert_int_equal(join_with(&pair, &pair.ticket, 2), CLEAT_OK);
+    assert_int_equal(join_with(&other_end, &pair.ticket, 2), CLEAT_INVALID);
+    publish(&pair, 0, "to the first");
+    assert_int_equal(pair.receiver.ack(pair.receiver.context, 0, CLEAT_OK),
+                     CLEAT_OK);
+    assert_int_equal(
+        other_end.receiver.ack(other_end.receiver.context, 0, CLEAT_IO),
+        CLEAT_STATE);
+    /* What the first has said stands, whoever asks for its place. */
+    assert_int_equal(join_with(&other_end, &pair.ticket, 2), CLEAT_INVALID);
+    expect_acked(&pair, 2, 1, CLEAT_OK);
+    assert_int_equal(pair.receiver.ack(pair.receiver.context, 1, CLEAT_IO),
+                     CLEAT_OK);
+    assert_int_equal(join_with(&other_end, &pair.ticket, 2), CLEAT_INVALID);
+    assert_int_equal(join_with(&pair, &pair.ticket, 2), CLEAT_INVALID);
+    expect_acked(&pair, 2, 0, CLEAT_IO);
+    assert_int_equal(join_with(&other_end, &pair.ticket, 3), CLEAT_OK);
+    /* A later generation is claimed afresh, by whoever is there. */
+    prepare(&pair, 2);
+    assert_int_equal(join_with(&other_end, &pair.ticket, 2), CLEAT_OK);
+    assert_int_equal(join_with(&pair, &pair.ticket, 2), CLEAT_INVALID);
+    expect_acked(&pair, 2, 0, CLEAT_OK);
+    cleat_memory_receiver_close(&other_end.receiver);
+}
+
+static void *claims(void *context)
+{
+    struct pair *p = context;
+
+    return join_with(p, &pair.ticket, 1) == CLEAT_OK ? p : NULL;
+}
+
+static void of_two_that_claim_an_index_at_once_one_gets_it(void **state)
+{
+    (void)state;
+    receiver_open(&other_end, 0);
+    for (uint64_t generation = 1; generation <= 200; generation++) {
+        pthread_t thread;
+        void *mine;
+        void *its;
+
+        prepare(&pair, generation);
+        assert_int_equal(pthread_create(&thread, NULL, claims, &other_end), 0);
+        mine = claims(&pair);
+        assert_int_equal(pthread_join(thread, &its), 0);
+        assert_true((mine != NULL) != (its != NULL));
+    }
+    cleat_memory_receiver_close(&other_end.receiver);
+}
+
+static void what_is_acknowledged_late_can_be_read_until_the_next(void **state)
+{
+    enum cleat_status said = CLEAT_PENDING;
+    uint32_t acked = 7;
+
+    (void)state;
+    assert_int_equal(cleat_memory_sender_acked(&pair.sender, 0, &acked, &said),
+                     CLEAT_INVALID);
+    prepare(&pair, 1);
+    assert_int_equal(join_with(&pair, &pair.ticket, 0), CLEAT_OK);
+    publish(&pair, 0, "text");
+    assert_int_equal(pair.receiver.ack(pair.receiver.context, 0, CLEAT_OK),
+                     CLEAT_OK);
+    pair.sender.finish(pair.sender.context);
+    assert_int_equal(pair.sender.acked(pair.sender.context, 0, &acked, &said),
+                     CLEAT_STATE);
+    assert_int_equal(cleat_memory_sender_acked(&pair.sender, 0, &acked, &said),
+                     CLEAT_OK);
+    assert_int_equal(acked, 1);
+    assert_int_equal(said, CLEAT_OK);
+    assert_int_equal(
+        pair.receiver.ack(pair.receiver.context, 1, CLEAT_CANCELLED), CLEAT_OK);
+    assert_int_equal(cleat_memory_sender_acked(&pair.sender, 0, &acked, &said),
+                     CLEAT_OK);
+    assert_int_equal(said, CLEAT_CANCELLED);
+    prepare(&pair, 2);
+    assert_int_equal(cleat_memory_sender_acked(&pair.sender, 0, &acked, &said),
+                     CLEAT_OK);
+    assert_int_equal(said, CLEAT_OK);
+}
+
 static void a_receiver_that_waits_is_told_that_the_sender_finished(void **state)
 {
     (void)state;
@@ -694,6 +784,9 @@ int main(void)
         TEST(
             an_acknowledgement_is_seen_though_its_process_dies_before_it_wakes),
         TEST(an_acknowledgement_does_not_write_over_another_word),
+        TEST(who_comes_second_with_an_index_is_refused),
+        TEST(of_two_that_claim_an_index_at_once_one_gets_it),
+        TEST(what_is_acknowledged_late_can_be_read_until_the_next),
         TEST(a_receiver_that_waits_is_told_that_the_sender_finished),
         TEST(an_older_generation_has_no_effect),
         TEST(a_word_that_cannot_be_is_not_believed),

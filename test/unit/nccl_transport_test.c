@@ -69,11 +69,9 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * CLEAT_NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
-static uint64_t patience_ns = 20 * CLEAT_NS_PER_S;
-
 static uint64_t soon(void)
 {
-    return now_ns() + patience_ns;
+    return now_ns() + 20 * CLEAT_NS_PER_S;
 }
 
 /* ---- a job ---- */
@@ -225,11 +223,14 @@ copy_of(const struct cleat_transport_ticket *ticket)
     return copy;
 }
 
+/* How many buckets a receiver takes before it stops of itself. */
+static uint32_t appetite = BUCKETS;
+
 static void begin_receiver(uint32_t i,
                            const struct cleat_transport_ticket *ticket)
 {
     receivers[i].ticket = copy_of(ticket);
-    receivers[i].buckets = BUCKETS;
+    receivers[i].buckets = appetite;
     receivers[i].runs = true;
     must(pthread_create(&receivers[i].thread, NULL, receiver_main,
                         &receivers[i]) == 0);
@@ -257,37 +258,45 @@ static bool all_acked(uint32_t count, uint32_t *lowest, enum cleat_status *said)
     return true;
 }
 
-/* Sends all buckets to `count` receivers; what went wrong, if anything did. */
-static enum cleat_status send_all(uint32_t count)
+static enum cleat_status publish(uint32_t bucket)
+{
+    uint32_t slot = bucket % sender.slots_count;
+    uint64_t bytes = bytes_of(bucket);
+    uint64_t bytes_max = 0;
+    unsigned char *at;
+    void *data = NULL;
+
+    must(sender.slot(sender.context, slot, &data, &bytes_max) == CLEAT_OK);
+    at = seen(data, BUCKET_BYTES);
+    for (uint64_t i = 0; i < bytes; i++) { at[i] = byte_of(bucket, i); }
+    return sender.publish(sender.context, slot, bucket, bytes,
+                          cleat_crc32c(0, at, bytes));
+}
+
+/* Sends the first `buckets` to `count` receivers; what went wrong, if anything
+ * did. */
+static enum cleat_status send_some(uint32_t count, uint32_t buckets)
 {
     enum cleat_status said = CLEAT_OK;
     uint32_t published = 0;
     uint32_t lowest = 0;
 
-    while (lowest < BUCKETS) {
+    while (lowest < buckets) {
         if (!all_acked(count, &lowest, &said)) { return said; }
-        if (published < BUCKETS && published - lowest < sender.slots_count) {
-            uint32_t slot = published % sender.slots_count;
-            uint64_t bytes = bytes_of(published);
-            uint64_t bytes_max = 0;
-            unsigned char *at;
-            void *data = NULL;
-
-            must(sender.slot(sender.context, slot, &data, &bytes_max) ==
-                 CLEAT_OK);
-            at = seen(data, BUCKET_BYTES);
-            for (uint64_t i = 0; i < bytes; i++) {
-                at[i] = byte_of(published, i);
-            }
-            said = sender.publish(sender.context, slot, published, bytes,
-                                  cleat_crc32c(0, at, bytes));
+        if (published < buckets && published - lowest < sender.slots_count) {
+            said = publish(published);
             if (said != CLEAT_OK) { return said; }
             published++;
-        } else if (lowest < BUCKETS) {
+        } else if (lowest < buckets) {
             (void)sender.wait(sender.context, soon());
         }
     }
     return CLEAT_OK;
+}
+
+static enum cleat_status send_all(uint32_t count)
+{
+    return send_some(count, BUCKETS);
 }
 
 /* One generation, from prepare to finish and leave. Those receivers take part
@@ -431,6 +440,27 @@ static void one_slot_does(void **state)
     in_a_process(one_slot);
 }
 
+static void unlike_slots(void)
+{
+    default_config();
+    config.slots_count = 2;
+    open_all(2);
+    fake_gpu_unseal();
+    must(cleat_nccl_sender_close(&sender) == CLEAT_OK);
+    config.slots_count = CLEAT_NCCL_SLOTS_MAX;
+    must(cleat_nccl_sender_open(sender_block, sizeof sender_block, &config,
+                                &sender, NULL) == CLEAT_OK);
+    fake_gpu_seal();
+    must(run_all(2) == CLEAT_OK);
+    close_all(2);
+}
+
+static void a_receiver_may_have_fewer_slots_than_the_sender(void **state)
+{
+    (void)state;
+    in_a_process(unlike_slots);
+}
+
 static void without_revoke(void)
 {
     default_config();
@@ -563,15 +593,14 @@ static void failed_init(void)
 {
     default_config();
     open_all(2);
-    fake_gpu_plan("ncclCommInitRankConfig#1:fail=1");
-    patience_ns = CLEAT_NS_PER_S; /* the others wait for it until then */
-    must(run(2, 3) == CLEAT_GROUP_FAILED || receivers[0].joined < CLEAT_OK ||
-         receivers[1].joined < CLEAT_OK);
+    fake_gpu_plan("ncclCommInitRankConfig#1:fail=1"); /* of any of them */
+    must(run(2, 3) == CLEAT_GROUP_FAILED);
+    must(receivers[0].joined == CLEAT_GROUP_FAILED);
+    must(receivers[1].joined == CLEAT_GROUP_FAILED);
     /* NCCL has left a group open on that thread, and it was ended. */
     must(of_sender().depth_leaked + of_receiver(0).depth_leaked +
              of_receiver(1).depth_leaked ==
          1);
-    patience_ns = 20 * CLEAT_NS_PER_S;
     and_again(2);
     close_all(2);
 }
@@ -592,6 +621,8 @@ static void failed_abort(void)
     must(run(1, 1) == CLEAT_GROUP_FAILED);
     must(run(1, 1) == CLEAT_OK); /* it counts as gone all the same */
     must(of_sender().depth_leaked == 1);
+    /* … but what it had registered may be in use, and is not freed. */
+    must(cleat_nccl_sender_close(&sender) == CLEAT_DEVICE_LOST);
 }
 
 static void a_failed_abort_leaves_no_group_open(void **state)
@@ -662,6 +693,727 @@ static void groups_are_counted_and_end(void **state)
     in_a_process(used_up);
 }
 
+/* ---- who cannot join ---- */
+
+/* Nobody waits for a deadline, which is far: not the sender, whom `acked` tells
+ * who it was and why, and not the other receivers. */
+static void fails_for_all(uint32_t culprit, enum cleat_status why)
+{
+    struct cleat_transport_ticket ticket;
+    enum cleat_status said = CLEAT_OK;
+    uint32_t acked = 0;
+
+    generation++;
+    must(sender.prepare(sender.context, generation, 3, &ticket) == CLEAT_OK);
+    for (uint32_t i = 0; i < 3; i++) { begin_receiver(i, &ticket); }
+    must(sender.group(sender.context, soon()) == CLEAT_GROUP_FAILED);
+    if (culprit < 3) {
+        must(sender.acked(sender.context, culprit, &acked, &said) == CLEAT_OK);
+        must(said == why && acked == 0);
+    }
+    sender.finish(sender.context);
+    for (uint32_t i = 0; i < 3; i++) {
+        end_receiver(i);
+        must(receivers[i].joined == (i == culprit ? why : CLEAT_GROUP_FAILED));
+        receivers[i].transport.leave(receivers[i].transport.context);
+    }
+}
+
+static struct nccl_engine *engine_of(void *context)
+{
+    return context; /* the first of either end's context */
+}
+
+static ncclResult_t init_fails(ncclComm_t *comm, int ranks, ncclUniqueId id,
+                               int rank, ncclConfig_t *with)
+{
+    (void)comm;
+    (void)ranks;
+    (void)id;
+    (void)rank;
+    (void)with;
+    return ncclSystemError;
+}
+
+static void receiver_init_fails(void)
+{
+    struct nccl_engine *engine;
+
+    default_config();
+    open_all(3);
+    engine = engine_of(receivers[1].transport.context);
+    engine->library.p_ncclCommInitRankConfig = init_fails;
+    fails_for_all(1, CLEAT_GROUP_FAILED);
+    must(of_receiver(1).code == ncclSystemError);
+    engine->library.p_ncclCommInitRankConfig =
+        engine_of(sender.context)->library.p_ncclCommInitRankConfig;
+    and_again(3);
+    close_all(3);
+}
+
+static void receiver_is_too_small(void)
+{
+    default_config();
+    open_all(3);
+    fake_gpu_unseal();
+    must(cleat_nccl_receiver_close(&receivers[2].transport) == CLEAT_OK);
+    config.bucket_bytes = BUCKET_BYTES / 2;
+    open_receiver(2);
+    fake_gpu_seal();
+    fails_for_all(2, CLEAT_LIMIT);
+    and_again(2);
+    close_all(3);
+}
+
+static void receiver_is_used_up(void)
+{
+    default_config();
+    open_all(3);
+    fake_gpu_unseal();
+    must(cleat_nccl_receiver_close(&receivers[0].transport) == CLEAT_OK);
+    config.builds_max = 1;
+    open_receiver(0);
+    fake_gpu_seal();
+    must(run_all(1) == CLEAT_OK);
+    fails_for_all(0, CLEAT_LIMIT);
+    close_all(3);
+}
+
+static void who_cannot_join_costs_no_deadline(void **state)
+{
+    (void)state;
+    in_a_process(receiver_init_fails);
+    in_a_process(receiver_is_too_small);
+    in_a_process(receiver_is_used_up);
+}
+
+static void sender_init_fails(void)
+{
+    struct nccl_engine *engine;
+
+    default_config();
+    open_all(3);
+    engine = engine_of(sender.context);
+    engine->library.p_ncclCommInitRankConfig = init_fails;
+    fails_for_all(3, CLEAT_OK);
+    must(of_sender().code == ncclSystemError);
+    engine->library.p_ncclCommInitRankConfig =
+        engine_of(receivers[0].transport.context)
+            ->library.p_ncclCommInitRankConfig;
+    and_again(3);
+    close_all(3);
+}
+
+static void a_sender_that_cannot_form_the_group_costs_no_deadline(void **state)
+{
+    (void)state;
+    in_a_process(sender_init_fails);
+}
+
+static void one_index_twice(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[1].transport;
+    struct cleat_transport_ticket ticket;
+    struct cleat_transport_ticket copy;
+    enum cleat_status said = CLEAT_OK;
+    uint32_t acked = 0;
+
+    default_config();
+    open_all(2);
+    generation++;
+    must(sender.prepare(sender.context, generation, 2, &ticket) == CLEAT_OK);
+    copy = copy_of(&ticket);
+    receivers[0].transport.wake(receivers[0].transport.context);
+    must(receivers[0].transport.join(receivers[0].transport.context, &copy, 0,
+                                     soon()) == CLEAT_PENDING);
+    receivers[0].ticket = copy; /* its place is taken, the group to be formed */
+    copy = copy_of(&ticket);
+    must(t->join(t->context, &copy, 0, soon()) == CLEAT_INVALID);
+    must(of_receiver(1).builds == 0);
+    must(sender.acked(sender.context, 0, &acked, &said) == CLEAT_OK);
+    must(said == CLEAT_OK); /* nothing was said in its name */
+    /* With an index of its own it may take part; the first one goes on. */
+    begin_receiver(1, &ticket);
+    receivers[0].buckets = BUCKETS;
+    must(pthread_create(&receivers[0].thread, NULL, receiver_main,
+                        &receivers[0]) == 0);
+    receivers[0].runs = true;
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    must(send_all(2) == CLEAT_OK);
+    sender.finish(sender.context);
+    for (uint32_t i = 0; i < 2; i++) {
+        end_receiver(i);
+        must(receivers[i].received == BUCKETS);
+        receivers[i].transport.leave(receivers[i].transport.context);
+    }
+    must(run_all(2) == CLEAT_OK); /* the same indices in another generation */
+    must(of_sender().builds == 1);
+    close_all(2);
+}
+
+static void of_two_with_one_index_the_second_is_refused(void **state)
+{
+    (void)state;
+    in_a_process(one_index_twice);
+}
+
+/* ---- who leaves early ---- */
+
+enum { EARLY = 2 }; /* buckets of an attempt that is given up */
+
+static void leave_all(uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        receivers[i].transport.leave(receivers[i].transport.context);
+    }
+}
+
+/* The last receiver waits for the bucket after EARLY, and is told `expected`.
+ */
+static void waits_in_vain(enum cleat_status expected)
+{
+    const struct cleat_transport_receiver *t = &receivers[1].transport;
+    const void *data = NULL;
+    uint64_t bytes = 0;
+    uint32_t crc = 0;
+
+    must(t->wait(t->context, EARLY, soon(), &data, &bytes, &crc) == expected);
+}
+
+/* EARLY buckets reach two receivers, and then the sender gives up. */
+static void sends_a_part(void)
+{
+    struct cleat_transport_ticket ticket;
+
+    generation++;
+    must(sender.prepare(sender.context, generation, 2, &ticket) == CLEAT_OK);
+    appetite = EARLY;
+    begin_receiver(0, &ticket);
+    begin_receiver(1, &ticket);
+    appetite = BUCKETS;
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    must(send_some(2, EARLY) == CLEAT_OK);
+    end_receiver(0);
+    end_receiver(1);
+}
+
+static void given_up(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[1].transport;
+
+    default_config();
+    open_all(2);
+    /* The sender finishes first. */
+    sends_a_part();
+    sender.finish(sender.context);
+    waits_in_vain(CLEAT_GROUP_FAILED);
+    leave_all(2);
+    and_again(2);
+    /* The receivers are told first, and acknowledge with an error … */
+    sends_a_part();
+    t->wake(t->context);
+    waits_in_vain(CLEAT_PENDING);
+    must(t->ack(t->context, EARLY, CLEAT_CANCELLED) == CLEAT_OK);
+    leave_all(2);
+    sender.finish(sender.context);
+    must(strcmp(of_sender().state, "healthy") != 0);
+    and_again(2);
+    /* … or do so while the sender has finished already, or just leave. */
+    sends_a_part();
+    t->wake(t->context);
+    waits_in_vain(CLEAT_PENDING);
+    sender.finish(sender.context);
+    must(t->ack(t->context, EARLY, CLEAT_CANCELLED) == CLEAT_OK);
+    leave_all(2);
+    and_again(2);
+    sends_a_part();
+    t->wake(t->context);
+    waits_in_vain(CLEAT_PENDING);
+    leave_all(2);
+    sender.finish(sender.context);
+    and_again(2);
+    close_all(2);
+}
+
+static void a_group_that_one_has_left_is_not_counted_on(void **state)
+{
+    (void)state;
+    in_a_process(given_up);
+}
+
+/* A receiver that says that it has given up is what a group cannot go on
+ * without. */
+static void error_said(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[1].transport;
+    enum cleat_status said = CLEAT_OK;
+    uint32_t lowest = 0;
+
+    default_config();
+    open_all(2);
+    sends_a_part();
+    must(t->ack(t->context, EARLY, CLEAT_PERMANENT) == CLEAT_OK);
+    must(strcmp(of_sender().state, "healthy") == 0);
+    must(!all_acked(2, &lowest, &said) && said == CLEAT_PERMANENT);
+    must(strcmp(of_sender().state, "healthy") != 0);
+    must(of_sender().stops == 1);
+    must(publish(EARLY) == CLEAT_GROUP_FAILED);
+    sender.finish(sender.context);
+    leave_all(2);
+    and_again(2);
+    close_all(2);
+}
+
+static void a_receiver_that_gives_up_stops_the_group(void **state)
+{
+    (void)state;
+    in_a_process(error_said);
+}
+
+/* Until the sender's only slot is on the stream. */
+static void until_running(void)
+{
+    struct nccl_engine *engine = engine_of(sender.context);
+    struct timespec nap = {0, 100000};
+    bool runs = false;
+
+    while (!runs) {
+        nccl_lock(engine);
+        runs = engine->ops[0].state == NCCL_OP_RUNNING;
+        nccl_unlock(engine);
+        (void)nanosleep(&nap, NULL);
+    }
+}
+
+/* An error of the communicator's while a bucket is on the stream, which a
+ * receiver without room keeps there: long before the bucket's time is up. */
+static void error_while_running(void)
+{
+    struct cleat_transport_ticket ticket;
+    enum cleat_status said = CLEAT_OK;
+    const void *data = NULL;
+    uint64_t bytes = 0;
+    uint32_t lowest = 0;
+    uint32_t crc = 0;
+
+    default_config();
+    config.bucket_ns = 1000 * CLEAT_NS_PER_S;
+    config.slots_count = 1;
+    open_all(1);
+    generation++;
+    must(sender.prepare(sender.context, generation, 1, &ticket) == CLEAT_OK);
+    appetite = 0;
+    begin_receiver(0, &ticket);
+    appetite = BUCKETS;
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    end_receiver(0);
+    must(receivers[0].joined == CLEAT_OK);
+    must(publish(0) == CLEAT_OK); /* received, and never acknowledged */
+    must(receivers[0].transport.wait(receivers[0].transport.context, 0, soon(),
+                                     &data, &bytes, &crc) == CLEAT_OK);
+    must(publish(1) == CLEAT_OK);
+    until_running();
+    must(fake_nccl_fail(0, ncclRemoteError) == 1);
+    while (all_acked(1, &lowest, &said)) {
+        must(sender.wait(sender.context, soon()) == CLEAT_OK);
+    }
+    must(said == CLEAT_GROUP_FAILED);
+    must(of_sender().code == ncclRemoteError);
+    sender.finish(sender.context);
+    leave_all(1);
+    and_again(1);
+    close_all(1);
+}
+
+static void an_error_while_a_bucket_is_on_its_way_ends_it(void **state)
+{
+    (void)state;
+    in_a_process(error_while_running);
+}
+
+/* ---- how long what waits ---- */
+
+static void earlier_deadline(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[0].transport;
+    struct cleat_transport_ticket ticket;
+    struct cleat_transport_ticket copy;
+
+    default_config();
+    open_all(1);
+    generation++;
+    must(sender.prepare(sender.context, generation, 2, &ticket) == CLEAT_OK);
+    copy = copy_of(&ticket);
+    /* Nobody else comes; the first calls have no deadline at all. */
+    sender.wake(sender.context);
+    must(sender.group(sender.context, CLEAT_NEVER) == CLEAT_PENDING);
+    t->wake(t->context);
+    must(t->join(t->context, &copy, 0, CLEAT_NEVER) == CLEAT_PENDING);
+    must(t->join(t->context, &copy, 0, now_ns() + MS(50)) == CLEAT_DEADLINE);
+    /* The receiver has said that it is gone, before the sender's time is up. */
+    must(sender.group(sender.context, now_ns()) == CLEAT_DEADLINE);
+    sender.finish(sender.context);
+    must(run_all(1) == CLEAT_OK);
+    close_all(1);
+}
+
+static void a_call_that_goes_on_ends_at_its_own_deadline(void **state)
+{
+    (void)state;
+    in_a_process(earlier_deadline);
+}
+
+static void woken_before(void)
+{
+    struct cleat_transport_ticket ticket;
+
+    default_config();
+    open_all(1);
+    generation++;
+    sender.wake(sender.context);
+    must(sender.prepare(sender.context, generation, 1, &ticket) == CLEAT_OK);
+    must(sender.group(sender.context, soon()) == CLEAT_PENDING);
+    sender.finish(sender.context);
+    must(run_all(1) == CLEAT_OK);
+    sender.wake(sender.context);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    must(sender.wait(sender.context, soon()) == CLEAT_OK); /* that was it */
+    begin_receiver(0, &ticket);
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    must(send_all(1) == CLEAT_OK);
+    end_receiver(0);
+    sender.finish(sender.context);
+    leave_all(1);
+    close_all(1);
+}
+
+static void a_wake_that_comes_early_is_kept(void **state)
+{
+    (void)state;
+    in_a_process(woken_before);
+}
+
+/* The receiver has no room for bucket 1, so NCCL still reads it at the sender,
+ * whose source is about to write there. */
+static void slot_in_use(void)
+{
+    struct cleat_transport_ticket ticket;
+    uint64_t bytes_max = 0;
+    void *data = NULL;
+
+    default_config();
+    config.on_device = 1;
+    config.slots_count = 1;
+    config.call_ns = MS(300);
+    config.bucket_ns = 1000 * CLEAT_NS_PER_S;
+    open_all(1);
+    must(fake_gpu_counts().host_allocations == 0);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    appetite = 0;
+    begin_receiver(0, &ticket);
+    appetite = BUCKETS;
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    end_receiver(0);
+    must(publish(0) == CLEAT_OK);
+    must(publish(1) == CLEAT_OK);
+    must(sender.slot(sender.context, 0, &data, &bytes_max) ==
+         CLEAT_GROUP_FAILED);
+    sender.finish(sender.context);
+    leave_all(1);
+    and_again(1);
+    close_all(1);
+}
+
+static void a_slot_on_the_device_is_given_when_nobody_reads_it(void **state)
+{
+    (void)state;
+    in_a_process(slot_in_use);
+}
+
+/* The sender's bucket waits for room that nobody makes. */
+static void no_room(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[0].transport;
+    struct cleat_transport_ticket ticket;
+    enum cleat_status said = CLEAT_OK;
+    const void *data = NULL;
+    uint64_t bytes = 0;
+    uint32_t lowest = 0;
+    uint32_t crc = 0;
+
+    default_config();
+    config.slots_count = 1;
+    config.bucket_ns = MS(300);
+    open_all(1);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    appetite = 0;
+    begin_receiver(0, &ticket);
+    appetite = BUCKETS;
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    end_receiver(0);
+    must(publish(0) == CLEAT_OK);
+    must(t->wait(t->context, 0, soon(), &data, &bytes, &crc) == CLEAT_OK);
+    must(publish(1) == CLEAT_OK);
+    while (all_acked(1, &lowest, &said)) {
+        must(sender.wait(sender.context, soon()) == CLEAT_OK);
+    }
+    must(said == CLEAT_GROUP_FAILED);
+    must(of_sender().why == CLEAT_PEER_SILENT);
+    sender.finish(sender.context);
+    leave_all(1);
+    and_again(1);
+    close_all(1);
+}
+
+static void a_bucket_that_nobody_takes_costs_its_time(void **state)
+{
+    (void)state;
+    in_a_process(no_room);
+}
+
+/* What comes beside a bucket says more bytes than a slot has. */
+static void lies(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[0].transport;
+    struct cleat_transport_ticket ticket;
+    const void *data = NULL;
+    uint64_t bytes = 0;
+    uint32_t crc = 0;
+
+    default_config();
+    open_all(1);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    appetite = 0;
+    begin_receiver(0, &ticket);
+    appetite = BUCKETS;
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    end_receiver(0);
+    engine_of(receivers[0].transport.context)->config.bucket_bytes = 8;
+    must(publish(0) == CLEAT_OK);
+    must(t->wait(t->context, 0, soon(), &data, &bytes, &crc) ==
+         CLEAT_PEER_DEVIANT);
+    must(fake_gpu_counts().nccl_bytes == 0);
+    leave_all(1);
+    sender.finish(sender.context);
+    engine_of(receivers[0].transport.context)->config.bucket_bytes =
+        BUCKET_BYTES;
+    and_again(1);
+    close_all(1);
+}
+
+static void what_is_said_of_a_bucket_is_checked(void **state)
+{
+    (void)state;
+    in_a_process(lies);
+}
+
+/* ---- where a bucket lies on the device ---- */
+
+/* A receiver that has been handed bucket 0 and does not acknowledge it, while
+ * the sender, which must not, sends one more than there are slots. */
+static void stays_in_place(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[0].transport;
+    const uint32_t slots = 3;
+    struct cleat_transport_ticket ticket;
+    struct timespec nap = {0, 100000};
+    const unsigned char *data;
+    const void *handed = NULL;
+    uint64_t bytes = 0;
+    uint64_t at;
+    uint32_t crc = 0;
+
+    open_all(1);
+    generation++;
+    must(sender.prepare(sender.context, generation, 1, &ticket) == CLEAT_OK);
+    appetite = 0;
+    begin_receiver(0, &ticket);
+    appetite = BUCKETS;
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    end_receiver(0);
+    for (uint32_t i = 0; i < slots; i++) { must(publish(i) == CLEAT_OK); }
+    must(t->wait(t->context, 0, soon(), &handed, &bytes, &crc) == CLEAT_OK);
+    must(publish(slots) == CLEAT_OK);
+    data = handed;
+    at = cleat_nccl_receiver_device(t, data);
+    must(at != 0 && bytes == BUCKET_BYTES);
+    must((at == (uintptr_t)data) == (config.on_device != 0));
+    must(cleat_nccl_receiver_device(t, data + 7) == at + 7);
+    must(cleat_nccl_receiver_device(t, data + BUCKET_BYTES - 1) ==
+         at + BUCKET_BYTES - 1);
+    must(cleat_nccl_receiver_device(t, data + BUCKET_BYTES) == 0);
+    must(cleat_nccl_receiver_device(t, data - 1) == 0);
+    must(cleat_nccl_receiver_device(t, NULL) == 0);
+    for (uint32_t i = 0; i < 200; i++) {
+        must(is_bucket(0, fake_gpu_memory(at, bytes), bytes));
+        (void)nanosleep(&nap, NULL);
+    }
+    for (uint32_t i = 0; i < slots; i++) {
+        must(t->ack(t->context, i, CLEAT_OK) == CLEAT_OK);
+        must(t->wait(t->context, i + 1, soon(), &handed, &bytes, &crc) ==
+             CLEAT_OK);
+        must(is_bucket(
+            i + 1,
+            fake_gpu_memory(cleat_nccl_receiver_device(t, handed), bytes),
+            bytes));
+    }
+    must(cleat_nccl_receiver_device(t, handed) == at); /* the same slot */
+    leave_all(1);
+    sender.finish(sender.context);
+    close_all(1);
+}
+
+static void stays_in_place_staged(void)
+{
+    default_config();
+    stays_in_place();
+}
+
+static void stays_in_place_on_device(void)
+{
+    default_config();
+    config.on_device = 1;
+    stays_in_place();
+}
+
+static void a_bucket_stays_on_the_device_until_it_is_acknowledged(void **state)
+{
+    (void)state;
+    in_a_process(stays_in_place_staged);
+    in_a_process(stays_in_place_on_device);
+}
+
+/* ---- registered slots ---- */
+
+static uint32_t registered(uint32_t count)
+{
+    uint32_t sum = of_sender().registered;
+
+    for (uint32_t i = 0; i < count; i++) { sum += of_receiver(i).registered; }
+    return sum;
+}
+
+static void all_register(void)
+{
+    default_config();
+    open_all(2);
+    must(registered(2) == 0); /* there is no group */
+    must(run_all(2) == CLEAT_OK);
+    must(registered(2) == 3 && fake_gpu_counts().registrations == 3);
+    must(run_all(1) == CLEAT_OK);
+    close_all(2); /* an abort ends it; nothing else does */
+    must(fake_gpu_counts().registrations == 0);
+}
+
+static void sender_does_not_register(void)
+{
+    default_config();
+    open_all(1);
+    fake_gpu_unseal();
+    must(cleat_nccl_sender_close(&sender) == CLEAT_OK);
+    config.register_slots = CLEAT_NCCL_REGISTER_NEVER;
+    must(cleat_nccl_sender_open(sender_block, sizeof sender_block, &config,
+                                &sender, NULL) == CLEAT_OK);
+    fake_gpu_seal();
+    must(run_all(1) == CLEAT_OK);
+    must(registered(1) == 0 && fake_gpu_counts().registrations == 0);
+    close_all(1);
+}
+
+static void receiver_does_not_register(void)
+{
+    default_config();
+    open_all(2);
+    fake_gpu_unseal();
+    must(cleat_nccl_receiver_close(&receivers[1].transport) == CLEAT_OK);
+    config.register_slots = CLEAT_NCCL_REGISTER_NEVER;
+    open_receiver(1);
+    fake_gpu_seal();
+    must(run(2, 3) == CLEAT_GROUP_FAILED);
+    must(receivers[0].joined == CLEAT_GROUP_FAILED);
+    must(receivers[1].joined == CLEAT_GROUP_FAILED);
+    must(run_all(2) == CLEAT_OK);
+    must(registered(2) == 0 && fake_gpu_counts().registrations == 0);
+    close_all(2);
+}
+
+static void registering_fails(void)
+{
+    default_config();
+    open_all(2);
+    fake_gpu_plan("ncclCommRegister#1:fail=2"); /* of any of them */
+    must(run(2, 3) < CLEAT_OK || receivers[0].joined < CLEAT_OK ||
+         receivers[1].joined < CLEAT_OK);
+    must(run_all(2) == CLEAT_OK);
+    must(registered(2) == 0 && fake_gpu_counts().registrations == 0);
+    close_all(2);
+}
+
+static void slots_are_registered_by_all_or_by_none(void **state)
+{
+    (void)state;
+    in_a_process(all_register);
+    in_a_process(sender_does_not_register);
+    in_a_process(receiver_does_not_register);
+    in_a_process(registering_fails);
+}
+
+static void plain_memory(void)
+{
+    default_config();
+    config.cuda_library = CLEAT_FAKES "/cuda_without_vmm/libcuda.so.1";
+    fake_gpu_attach_files(config.cuda_library, NCCL_LIBRARY);
+    open_all(1);
+    must(run_all(1) == CLEAT_OK);
+    must(registered(1) == 0 && fake_gpu_counts().registrations == 0);
+    close_all(1);
+}
+
+static void slots_of_plain_memory_are_not_registered(void **state)
+{
+    pid_t pid = fork();
+    int ended = -1;
+
+    (void)state;
+    if (pid == 0) {
+        (void)alarm(60);
+        plain_memory();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &ended, 0), pid);
+    assert_int_equal(ended, 0);
+}
+
+/* ---- what others have found out ---- */
+
+static void told_of_a_loss(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[1].transport;
+    struct cleat_transport_ticket ticket;
+
+    default_config();
+    open_all(2);
+    sends_a_part();
+    cleat_nccl_receiver_lose(t);
+    waits_in_vain(CLEAT_DEVICE_LOST);
+    must(strcmp(of_receiver(1).state, "lost") == 0);
+    leave_all(2);
+    sender.finish(sender.context);
+    must(run_all(1) == CLEAT_OK); /* without it */
+    cleat_nccl_sender_lose(&sender);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) ==
+         CLEAT_DEVICE_LOST);
+    must(cleat_nccl_sender_close(&sender) == CLEAT_DEVICE_LOST);
+    must(cleat_nccl_receiver_close(&receivers[1].transport) ==
+         CLEAT_DEVICE_LOST);
+}
+
+static void a_device_that_the_caller_calls_lost_is_lost(void **state)
+{
+    (void)state;
+    in_a_process(told_of_a_loss);
+}
+
 /* ---- what loses the device ---- */
 
 /* The sender's device is lost: everything says so, nothing is called. */
@@ -672,6 +1424,7 @@ static void sender_is_lost(void)
     enum cleat_status said = CLEAT_OK;
 
     must(strcmp(of_sender().state, "lost") == 0);
+    must(cleat_cuda_lost(engine_of(sender.context)->cuda, NULL));
     must(sender.prepare(sender.context, ++generation, 1, &ticket) ==
          CLEAT_DEVICE_LOST);
     must(sender.publish(sender.context, 0, 0, 0, 0) == CLEAT_STATE);
@@ -761,6 +1514,7 @@ static void call_hangs_when_preparing(void)
 
     default_config();
     config.call_ns = MS(300);
+    config.start_ns = MS(300);
     open_all(1);
     library_of_sender()->p_ncclGetUniqueId = id_hangs;
     must(sender.prepare(sender.context, ++generation, 1, &ticket) ==
@@ -793,9 +1547,39 @@ static void call_hangs_when_sending(void)
     run_into(CLEAT_DEVICE_LOST);
 }
 
+static ncclResult_t register_hangs(const ncclComm_t comm, void *from,
+                                   size_t bytes, void **handle)
+{
+    (void)comm;
+    (void)from;
+    (void)bytes;
+    (void)handle;
+    while (pause() != 0) {}
+    return ncclInternalError;
+}
+
+static void call_hangs_when_registering(void)
+{
+    struct cleat_transport_ticket ticket;
+
+    default_config();
+    config.call_ns = MS(300);
+    config.start_ns = MS(300);
+    open_all(1);
+    library_of_sender()->p_ncclCommRegister = register_hangs;
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    begin_receiver(0, &ticket);
+    must(sender.group(sender.context, soon()) == CLEAT_DEVICE_LOST);
+    sender.finish(sender.context);
+    end_receiver(0);
+    must(receivers[0].joined < CLEAT_OK || receivers[0].ended < CLEAT_OK);
+    sender_is_lost();
+}
+
 static void a_call_that_does_not_return_loses_the_device(void **state)
 {
     (void)state;
+    in_a_process(call_hangs_when_registering);
     in_a_process(call_hangs_when_preparing);
     in_a_process(call_hangs_when_sending);
 }
@@ -837,6 +1621,171 @@ static void a_sticky_error_loses_the_device_at_once(void **state)
     in_a_process(sticky);
 }
 
+/* ---- what the loss of a device ends ---- */
+
+static uint32_t calls_after;
+static bool held = true;
+
+static ncclResult_t start_is_held(void)
+{
+    struct timespec nap = {0, 1000000};
+
+    while (__atomic_load_n(&held, __ATOMIC_ACQUIRE)) {
+        (void)nanosleep(&nap, NULL);
+    }
+    return ncclSuccess;
+}
+
+static ncclResult_t counts_send(const void *from, size_t count,
+                                ncclDataType_t type, int peer, ncclComm_t comm,
+                                cudaStream_t stream)
+{
+    (void)from;
+    (void)count;
+    (void)type;
+    (void)peer;
+    (void)comm;
+    (void)stream;
+    (void)__atomic_add_fetch(&calls_after, 1, __ATOMIC_SEQ_CST);
+    return ncclSuccess;
+}
+
+static ncclResult_t counts_end(void)
+{
+    (void)__atomic_add_fetch(&calls_after, 1, __ATOMIC_SEQ_CST);
+    return ncclInvalidUsage;
+}
+
+/* A step of several calls, of which the first comes back after the device has
+ * been called lost. */
+static void comes_back_late(void)
+{
+    struct timespec nap = {0, 1000000};
+
+    default_config();
+    config.topology = CLEAT_NCCL_FAN_OUT;
+    config.call_ns = MS(300);
+    config.bucket_ns = 20 * CLEAT_NS_PER_S;
+    open_all(1);
+    library_of_sender()->p_ncclGroupStart = start_is_held;
+    library_of_sender()->p_ncclSend = counts_send;
+    library_of_sender()->p_ncclGroupEnd = counts_end;
+    run_into(CLEAT_DEVICE_LOST);
+    __atomic_store_n(&held, false, __ATOMIC_RELEASE);
+    for (uint32_t i = 0; i < 50; i++) { (void)nanosleep(&nap, NULL); }
+    must(__atomic_load_n(&calls_after, __ATOMIC_SEQ_CST) == 0);
+}
+
+static void after_a_loss_no_call_follows_in_a_step(void **state)
+{
+    (void)state;
+    in_a_process(comes_back_late);
+}
+
+/* NCCL says that it is an error of CUDA's, and CUDA that it is one that lasts:
+ * an abort would hang. */
+static void behind_an_error(void)
+{
+    default_config();
+    config.topology = CLEAT_NCCL_FAN_OUT;
+    config.bucket_ns = 20 * CLEAT_NS_PER_S;
+    open_all(1);
+    fake_gpu_plan("ncclSend#2:late=1 cuStreamQuery#1:fail=700");
+    run_into(CLEAT_DEVICE_LOST);
+    must(fake_gpu_counts().comms_aborted == 0);
+}
+
+static void what_nccl_says_of_cuda_is_looked_into(void **state)
+{
+    (void)state;
+    in_a_process(behind_an_error);
+}
+
+/* The copy to the host never ends; NCCL's own stream is idle. */
+static void stuck_copy(void)
+{
+    struct timespec nap = {0, 1000000};
+    struct cleat_transport_ticket ticket;
+
+    default_config();
+    config.bucket_ns = MS(300);
+    open_all(1);
+    fake_gpu_plan("cuMemcpyAsync#2:never"); /* the first is the sender's */
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    begin_receiver(0, &ticket);
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    must(publish(0) == CLEAT_OK);
+    end_receiver(0);
+    must(receivers[0].ended < CLEAT_OK && receivers[0].received == 0);
+    sender.finish(sender.context);
+    leave_all(1);
+    while (strcmp(of_receiver(0).state, "lost") != 0) {
+        must(strcmp(of_receiver(0).state, "quiesced") != 0);
+        (void)nanosleep(&nap, NULL);
+    }
+}
+
+static void a_copy_that_stays_stuck_loses_the_device(void **state)
+{
+    (void)state;
+    in_a_process(stuck_copy);
+}
+
+/* How the reaper aborts: in a group, from 2.22 on. */
+
+static ncclResult_t (*real_start)(void);
+static uint32_t starts;
+
+static ncclResult_t counts_start(void)
+{
+    (void)__atomic_add_fetch(&starts, 1, __ATOMIC_SEQ_CST);
+    return real_start();
+}
+
+static void aborts(uint32_t expected)
+{
+    struct nccl_library *library;
+
+    open_all(1);
+    must(run_all(1) == CLEAT_OK);
+    library = &engine_of(receivers[0].transport.context)->library;
+    real_start = library->p_ncclGroupStart;
+    library->p_ncclGroupStart = counts_start;
+    close_all(1);
+    must(starts == expected);
+}
+
+static void aborts_in_a_group(void)
+{
+    default_config();
+    aborts(1);
+}
+
+static void aborts_alone(void)
+{
+    default_config();
+    config.nccl_library = CLEAT_FAKES "/nccl_2_19/libnccl.so.2";
+    fake_gpu_attach_files(CUDA_LIBRARY, config.nccl_library);
+    aborts(0);
+}
+
+static void an_abort_is_a_group_where_the_library_has_that(void **state)
+{
+    pid_t pid;
+    int ended = -1;
+
+    (void)state;
+    in_a_process(aborts_in_a_group);
+    pid = fork();
+    if (pid == 0) {
+        (void)alarm(60);
+        aborts_alone();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &ended, 0), pid);
+    assert_int_equal(ended, 0);
+}
+
 /* ---- tickets ---- */
 
 static enum cleat_status joins(struct cleat_transport_ticket *ticket,
@@ -876,9 +1825,9 @@ static void tickets(void)
     bad.bytes[16] = 0xFF; /* ranks */
     bad.bytes[17] = 0xFF;
     must(joins(&bad, 0) == CLEAT_MALFORMED);
-    must(joins(&old, 0) == CLEAT_PEER_STALE);    /* a generation that is over */
-    must(joins(&ticket, 0) == CLEAT_DEADLINE);   /* nobody else comes */
-    must(joins(&ticket, 0) == CLEAT_PEER_STALE); /* not a second time */
+    must(joins(&old, 0) == CLEAT_PEER_STALE);  /* a generation that is over */
+    must(joins(&ticket, 0) == CLEAT_DEADLINE); /* nobody else comes */
+    must(joins(&ticket, 0) == CLEAT_INVALID);  /* not a second time */
     fake_gpu_unseal();
     config.bucket_bytes = BUCKET_BYTES / 2;
     config.device = 4;
@@ -987,6 +1936,16 @@ static void bad_input(void)
     default_config();
     config.topology = 2;
     refuses(CLEAT_INVALID, "topology");
+    default_config();
+    config.register_slots = 2;
+    refuses(CLEAT_INVALID, "register");
+    default_config();
+    must(setenv("NCCL_COMM_BLOCKING", "1", 1) == 0);
+    refuses(CLEAT_UNSUPPORTED, "NCCL_COMM_BLOCKING=1");
+    must(setenv("NCCL_COMM_BLOCKING", "0", 1) == 0);
+    must(setenv("NCCL_COMM_ID", "host:1", 1) == 0);
+    refuses(CLEAT_UNSUPPORTED, "NCCL_COMM_ID=host:1");
+    must(unsetenv("NCCL_COMM_ID") == 0);
     must(cleat_nccl_sender_open(sender_block, 100, &config, &sender, NULL) ==
          CLEAT_TOO_SMALL);
 }
@@ -1005,6 +1964,7 @@ int main(void)
         cmocka_unit_test(every_byte_arrives_from_device_to_device),
         cmocka_unit_test(every_byte_arrives_when_the_library_takes_its_time),
         cmocka_unit_test(one_slot_does),
+        cmocka_unit_test(a_receiver_may_have_fewer_slots_than_the_sender),
         cmocka_unit_test(a_library_without_revoke_does),
         cmocka_unit_test(a_wrong_byte_is_found_and_fails_the_attempt),
         cmocka_unit_test(a_peer_that_dies_in_silence_costs_a_deadline),
@@ -1015,10 +1975,29 @@ int main(void)
         cmocka_unit_test(a_rank_that_is_missing_costs_a_deadline),
         cmocka_unit_test(who_is_new_does_not_wait_for_an_old_group),
         cmocka_unit_test(groups_are_counted_and_end),
+        cmocka_unit_test(who_cannot_join_costs_no_deadline),
+        cmocka_unit_test(a_sender_that_cannot_form_the_group_costs_no_deadline),
+        cmocka_unit_test(of_two_with_one_index_the_second_is_refused),
+        cmocka_unit_test(a_group_that_one_has_left_is_not_counted_on),
+        cmocka_unit_test(a_receiver_that_gives_up_stops_the_group),
+        cmocka_unit_test(an_error_while_a_bucket_is_on_its_way_ends_it),
+        cmocka_unit_test(a_call_that_goes_on_ends_at_its_own_deadline),
+        cmocka_unit_test(a_wake_that_comes_early_is_kept),
+        cmocka_unit_test(a_slot_on_the_device_is_given_when_nobody_reads_it),
+        cmocka_unit_test(a_bucket_that_nobody_takes_costs_its_time),
+        cmocka_unit_test(what_is_said_of_a_bucket_is_checked),
+        cmocka_unit_test(a_bucket_stays_on_the_device_until_it_is_acknowledged),
+        cmocka_unit_test(slots_are_registered_by_all_or_by_none),
+        cmocka_unit_test(slots_of_plain_memory_are_not_registered),
+        cmocka_unit_test(a_device_that_the_caller_calls_lost_is_lost),
         cmocka_unit_test(an_abort_that_does_not_return_loses_the_device),
         cmocka_unit_test(a_stream_that_stays_blocked_loses_the_device),
         cmocka_unit_test(a_call_that_does_not_return_loses_the_device),
         cmocka_unit_test(a_sticky_error_loses_the_device_at_once),
+        cmocka_unit_test(after_a_loss_no_call_follows_in_a_step),
+        cmocka_unit_test(what_nccl_says_of_cuda_is_looked_into),
+        cmocka_unit_test(a_copy_that_stays_stuck_loses_the_device),
+        cmocka_unit_test(an_abort_is_a_group_where_the_library_has_that),
         cmocka_unit_test(a_ticket_is_checked),
         cmocka_unit_test(a_wake_ends_a_wait_and_it_can_go_on),
         cmocka_unit_test(what_cannot_be_opened_is_told_in_words),

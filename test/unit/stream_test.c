@@ -591,6 +591,129 @@ static void a_plan_without_bytes_is_complete_at_once(void **state)
     assert_int_equal(scene.report.bytes, 0);
 }
 
+/* ---- without digests ----------------------------------------------------- */
+
+/* Places that only the source and the sink understand, as a device's are: the
+ * host's with a bit in them with which nobody can read or write there. */
+#define FAR (UINTPTR_MAX / 4 + 1)
+
+static void *moved(const void *place)
+{
+    return (void *)((uintptr_t)place ^ FAR);
+}
+
+/* What the places lie in is what it was. */
+static struct cleat_transport_sender plain_sender;
+static struct cleat_transport_receiver plain_receiver;
+static struct cleat_tensor_source plain_source;
+static struct cleat_tensor_sink plain_sink;
+
+static enum cleat_status far_slot(struct cleat_transport_sender_context *sender,
+                                  uint32_t slot, void **data,
+                                  uint64_t *bytes_max)
+{
+    enum cleat_status status = plain_sender.slot(sender, slot, data, bytes_max);
+
+    *data = moved(*data);
+    return status;
+}
+
+static enum cleat_status
+far_wait(struct cleat_transport_receiver_context *receiver, uint32_t bucket,
+         uint64_t deadline_ns, const void **data, uint64_t *bytes,
+         uint32_t *crc)
+{
+    enum cleat_status status = plain_receiver.wait(
+        receiver, bucket, deadline_ns, data, bytes, crc);
+
+    if (status == CLEAT_OK) { *data = moved(*data); }
+    return status;
+}
+
+static enum cleat_status far_read(struct cleat_tensors_context *source,
+                                  uint32_t index, uint64_t offset, size_t bytes,
+                                  void *to, uint32_t *crc)
+{
+    if (crc != NULL) { return CLEAT_INVALID; }
+    return plain_source.read(source, index, offset, bytes, moved(to), NULL);
+}
+
+static enum cleat_status far_write(struct cleat_tensors_context *sink,
+                                   uint32_t index, uint64_t offset,
+                                   size_t bytes, const void *from,
+                                   uint32_t *crc)
+{
+    if (crc != NULL) { return CLEAT_INVALID; }
+    return plain_sink.write(sink, index, offset, bytes, moved(from), NULL);
+}
+
+static void skip_digests(bool sender, bool receivers)
+{
+    scene.with.skips_digest = sender;
+    for (uint32_t i = 0; i < RECEIVERS; i++) {
+        scene.receivers[i].with.skips_digest = receivers;
+    }
+}
+
+static void without_digests_no_byte_is_touched_on_the_host(void **state)
+{
+    scene.in_place = *state != NULL;
+    plain_sender = scene.transport;
+    plain_source = scene.source;
+    plain_receiver = scene.receivers[0].transport;
+    plain_sink = scene.receivers[0].sink;
+    scene.transport.slot = far_slot;
+    scene.source.read = far_read;
+    for (uint32_t i = 0; i < RECEIVERS; i++) {
+        scene.receivers[i].transport.wait = far_wait;
+        scene.receivers[i].sink.write = far_write;
+    }
+    skip_digests(true, true);
+    assert_int_equal(transfer(1), CLEAT_OK);
+    assert_int_equal(scene.report.digest, 0);
+    assert_int_equal(scene.report.bytes, BYTES_ALL);
+    for (uint32_t i = 0; i < RECEIVERS; i++) { expect_complete(i); }
+    assert_int_equal(scene.receivers[0].fault.calls[CLEAT_STREAM_VERIFY], 11);
+    assert_int_equal(scene.receivers[0].fault.calls[CLEAT_STREAM_APPLY],
+                     scene.in_place ? 11 : 0);
+}
+
+static void without_digests_damage_is_not_noticed(void **state)
+{
+    scene.in_place = *state != NULL;
+    scene.fault.moment = CLEAT_STREAM_PUBLISH;
+    scene.fault.bucket = 0;
+    scene.fault.corrupts = true;
+    skip_digests(true, true);
+    assert_int_equal(transfer(1), CLEAT_OK);
+    scene.table.data[0][BUCKET / 2] ^= 0x10; /* as strike does it */
+    for (uint32_t i = 0; i < RECEIVERS; i++) { expect_complete(i); }
+}
+
+static void a_receiver_may_skip_what_its_sender_has_digested(void **state)
+{
+    scene.in_place = *state != NULL;
+    scene.receivers[1].with.skips_digest = true;
+    assert_int_equal(transfer(1), CLEAT_OK);
+    expect_complete(0);
+    expect_complete(2);
+    assert_int_equal(scene.results[1].status, CLEAT_OK);
+    assert_memory_equal(scene.receivers[1].table.data, scene.table.data,
+                        sizeof scene.table.data);
+    assert_int_equal(scene.receivers[1].report.digest, 0);
+    assert_int_equal(scene.report.digest, digest_of_table(&scene.table));
+}
+
+static void what_its_sender_has_not_digested_fits_no_receiver(void **state)
+{
+    (void)state;
+    skip_digests(true, false);
+    assert_int_equal(transfer(1), CLEAT_GROUP_FAILED);
+    for (uint32_t i = 0; i < RECEIVERS; i++) {
+        expect_dropped(i, CLEAT_CORRUPT, CLEAT_CORRUPT);
+    }
+}
+
 static char yes;
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define TEST_STAGED(name)                             \
@@ -630,6 +753,13 @@ int main(void)
         TEST(a_source_that_fails_ends_the_transfer),
         TEST_STAGED(a_sink_that_fails_drops_its_receiver),
         TEST_IN_PLACE(a_sink_that_fails_drops_its_receiver),
+        TEST_STAGED(without_digests_no_byte_is_touched_on_the_host),
+        TEST_IN_PLACE(without_digests_no_byte_is_touched_on_the_host),
+        TEST_STAGED(without_digests_damage_is_not_noticed),
+        TEST_IN_PLACE(without_digests_damage_is_not_noticed),
+        TEST_STAGED(a_receiver_may_skip_what_its_sender_has_digested),
+        TEST_IN_PLACE(a_receiver_may_skip_what_its_sender_has_digested),
+        TEST(what_its_sender_has_not_digested_fits_no_receiver),
         TEST(no_next_bucket_in_time_ends_a_receiver),
         TEST(a_plan_that_does_not_fit_is_refused),
         TEST(a_plan_without_bytes_is_complete_at_once)};

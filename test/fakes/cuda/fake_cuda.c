@@ -24,9 +24,15 @@ static struct {
 } made[FAKE_RULES_MAX];
 
 static struct {
-    CUresult code; /* CUDA_SUCCESS: the context is whole */
-    bool told;     /* a call has returned it */
+    CUresult code;   /* CUDA_SUCCESS: the context is whole */
+    bool told;       /* a call has returned it */
+    uint64_t number; /* among all that were */
 } sticky[DEVICES_MAX];
+static uint64_t stickies;
+
+/* The number of the one that the thread was told of. */
+static _Thread_local __attribute__((tls_model("initial-exec")))
+uint64_t told[DEVICES_MAX];
 
 /* ---- the world -----------------------------------------------------------
  */
@@ -80,6 +86,11 @@ static uint32_t process(void)
 struct fake_counts *counts(void)
 {
     return &shared->processes[self].counts;
+}
+
+int64_t *used_of(int device)
+{
+    return &shared->processes[self].used[device];
 }
 
 bool released(void)
@@ -172,9 +183,10 @@ static struct fake_hit rule_for(const char *call)
 /* ---- sticky errors -------------------------------------------------------
  */
 
-/* After these the driver's own text says that the context is corrupt and the
- * process must be terminated and launched again; the last seven are as final
- * for whoever meets them. */
+/* After the first twelve cuda.h says that the process is left in an
+ * inconsistent state, that any further CUDA work returns the same error, and
+ * that it "must be terminated and relaunched". The last seven are as final for
+ * whoever meets them. */
 bool is_sticky(CUresult code)
 {
     switch ((int)code) {
@@ -205,7 +217,14 @@ void corrupt(int device, CUresult code)
 {
     if (device >= 0 && sticky[device].code == CUDA_SUCCESS) {
         sticky[device].code = code;
+        sticky[device].number = ++stickies;
     }
+}
+
+static void tell(int device)
+{
+    sticky[device].told = true;
+    told[device] = sticky[device].number;
 }
 
 bool is_corrupt(int device)
@@ -220,18 +239,20 @@ static bool is_lost(void)
     return device >= 0 && sticky[device].told;
 }
 
-/* The first call after an asynchronous error returns it; whoever calls once
- * more has not understood it. */
+/* cuda.h: a call may return errors of earlier, asynchronous launches. So the
+ * first call after one returns it, in each thread, for one may be on its way
+ * into the driver when another is told; whoever calls once more has not
+ * understood it. */
 static bool meets_sticky(struct call *call)
 {
     int device = current_device();
 
     if (!is_corrupt(device)) return false;
-    if (sticky[device].told) {
+    if (told[device] == sticky[device].number) {
         misuse(call->name, "called after the context was lost (error %d)",
                (int)sticky[device].code);
     }
-    sticky[device].told = true;
+    tell(device);
     call->code = sticky[device].code;
     return true;
 }
@@ -245,7 +266,7 @@ static bool is_failed(struct call *call)
     call->code = (CUresult)call->hit.value;
     if (device >= 0 && is_sticky(call->code)) {
         corrupt(device, call->code);
-        sticky[device].told = true;
+        tell(device);
     }
     return true;
 }
@@ -259,7 +280,7 @@ static bool has_needs(struct call *call, enum need need)
         call->code = CUDA_ERROR_NOT_INITIALIZED;
         return false;
     }
-    /* A call without a current context returns 201. */
+    /* cuda.h, CUDA_ERROR_INVALID_CONTEXT: no context is bound to the thread. */
     if (need == NEED_CONTEXT && current_device() < 0) {
         counts()->no_context++;
         call->code = CUDA_ERROR_INVALID_CONTEXT;
@@ -284,9 +305,19 @@ bool enter(struct call *call, const char *name, enum need need)
     return false;
 }
 
+CUresult spoiled(const struct call *call, void *out, uint64_t bytes)
+{
+    if (out != NULL) memset(out, FAKE_GARBAGE, bytes);
+    return call->code;
+}
+
 bool enter_allocating(struct call *call, const char *name, enum need need)
 {
     if (!enter(call, name, need)) return false;
+    if (capture_forbids(call)) {
+        unlock();
+        return false;
+    }
     counts()->allocating_calls++;
     if (sealed) misuse(name, "allocates or frees after init");
     return true;
@@ -344,6 +375,7 @@ static const struct fake_cuda table = {
     .blocked = is_blocked,
     .hold = hold,
     .memory = memory_of,
+    .before_free = ask_before_free,
     .allocate = allocate_virtual,
     .release = release_virtual,
     .sealed = is_sealed,

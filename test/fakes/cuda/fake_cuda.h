@@ -10,7 +10,7 @@
 
 #include "../gpu/link.h"
 
-#define DEVICES_MAX 16
+#define DEVICES_MAX FAKE_DEVICES_MAX
 #define STREAMS_MAX 64
 #define EVENTS_MAX 1024
 #define PENDING_MAX 2048
@@ -37,6 +37,10 @@ struct call {
 bool enter(struct call *call, const char *name, enum need need);
 CUresult leave(struct call *call, CUresult code);
 
+/* What such a call returns then: nothing says what is in its out-argument,
+ * so there is garbage. */
+CUresult spoiled(const struct call *call, void *out, uint64_t bytes);
+
 /* The same for a call that a sealed process may not make. */
 bool enter_allocating(struct call *call, const char *name, enum need need);
 
@@ -47,6 +51,7 @@ void misuse(const char *call, const char *format, ...)
 struct fake_world *world(void);
 struct fake_settings *settings(void);
 struct fake_counts *counts(void);
+int64_t *used_of(int device); /* bytes that this process has there */
 bool released(void);
 bool is_sticky(CUresult code);
 
@@ -69,6 +74,7 @@ void reset_devices(void);
 void in_host_function(bool inside);
 bool is_in_host_function(void);
 bool is_initialised(void);
+uint32_t driver_version(void);
 
 /* ---- memory ----------------------------------------------------------------
  */
@@ -98,10 +104,14 @@ void *memory_of(uint64_t at, uint64_t bytes, bool *is_virtual);
 CUresult allocate_virtual(uint64_t *at, uint64_t bytes);
 CUresult release_virtual(uint64_t at);
 void reset_memory(void);
+/* Adds one who is asked before device memory is freed. */
+void ask_before_free(bool (*is_registered)(uint64_t at, uint64_t bytes));
 
 /* ---- streams ---------------------------------------------------------------
  */
 
+/* A capture forbids it to the calling thread, and is over by it. */
+bool capture_forbids(struct call *call);
 /* Whether work that is not done touches those bytes. */
 bool is_pending(uint64_t at, uint64_t bytes);
 uint64_t pending(void);

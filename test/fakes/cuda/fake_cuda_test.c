@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <cuda.h>
+#include <cudaTypedefs.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -10,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
@@ -214,8 +216,13 @@ static void functions_are_found_by_their_name_in_the_source(void **state)
     assert_null(found);
     ok(cuGetProcAddress("cuMemCreate", &found, 10000, 0, &status));
     assert_int_equal(status, CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT);
-    assert_int_equal(cuGetProcAddress("cuNoSuchThing", &found, 12000, 0, NULL),
-                     CUDA_ERROR_NOT_FOUND);
+    assert_null(found);
+    found = &status;
+    ok(cuGetProcAddress("cuNoSuchThing", &found, 12000, 0, NULL));
+    assert_null(found); /* a success all the same */
+    ok(cuGetProcAddress("cuStreamWaitValue32", &found, 12000, 0, NULL));
+    assert_ptr_equal(found,
+                     dlsym(fake_gpu_libcuda(), "cuStreamWaitValue32_v2"));
 }
 
 static void an_old_driver_lacks_what_came_later(void **state)
@@ -225,8 +232,12 @@ static void an_old_driver_lacks_what_came_later(void **state)
 
     (void)state;
     fake_gpu_plan("driver=10010");
-    ok(cuGetProcAddress("cuMemCreate", &found, 13000, 0, &status));
+    ok(cuGetProcAddress("cuMemCreate", &found, 10010, 0, &status));
     assert_int_equal(status, CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT);
+    assert_null(found);
+    /* Nothing is asked of it that is newer than it. */
+    assert_int_equal(cuGetProcAddress("cuMemAlloc", &found, 10020, 0, &status),
+                     CUDA_ERROR_INVALID_VALUE);
 }
 
 static void a_variant_lacks(const char *folder, const char *symbol)
@@ -242,9 +253,61 @@ static void a_variant_lacks(const char *folder, const char *symbol)
     assert_non_null(dlsym(library, "cuMemAlloc_v2"));
 }
 
+/* The function of that name in a variant. */
+#define FROM(folder, name, pointer)                                    \
+    do {                                                               \
+        void *library = dlopen(CLEAT_FAKES "/" folder "/libcuda.so.1", \
+                               RTLD_NOW | RTLD_LOCAL);                 \
+        void *found_there;                                             \
+                                                                       \
+        assert_non_null(library);                                      \
+        found_there = dlsym(library, name);                            \
+        assert_non_null(found_there);                                  \
+        memcpy(&(pointer), &found_there, sizeof found_there);          \
+    } while (0)
+
+static void the_older_form_answers_what_is_not_found_with_an_error(void **state)
+{
+    PFN_cuGetProcAddress_v11030 get;
+    __typeof__(&cuDriverGetVersion) version;
+    void *found;
+    int is;
+
+    (void)state;
+    FROM("cuda_11", "cuDriverGetVersion", version);
+    ok(version(&is));
+    assert_int_equal(is, 11080);
+    FROM("cuda_11", "cuGetProcAddress", get);
+    ok(get("cuMemAlloc", &found, 11000, 0));
+    assert_non_null(found);
+    assert_int_equal(get("cuNoSuchThing", &found, 11000, 0),
+                     CUDA_ERROR_NOT_FOUND);
+    assert_int_equal(get("cuMemCreate", &found, 10010, 0),
+                     CUDA_ERROR_NOT_FOUND);
+    assert_int_equal(get("cuMemAlloc", &found, 12000, 0),
+                     CUDA_ERROR_INVALID_VALUE);
+}
+
+static void what_a_variant_lacks_is_not_found_by_name_either(void **state)
+{
+    PFN_cuGetProcAddress_v12000 get;
+    CUdriverProcAddressQueryResult status;
+    void *found;
+
+    (void)state;
+    FROM("cuda_without_vmm", "cuGetProcAddress_v2", get);
+    ok(get("cuMemCreate", &found, 13000, 0, &status));
+    assert_null(found);
+    assert_int_equal(status, CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND);
+}
+
 static void the_variants_lack_what_they_are_for(void **state)
 {
     (void)state;
+    a_variant_lacks("cuda_11", "cuGetProcAddress_v2");
+    a_variant_lacks("cuda_11", "cuMemcpyBatchAsync_v2");
+    a_variant_lacks("cuda_by_name", "cuGetProcAddress");
+    a_variant_lacks("cuda_by_name", "cuMemCreate");
     a_variant_lacks("cuda_12", "cuMemcpyBatchAsync_v2");
     a_variant_lacks("cuda_without_vmm", "cuMemCreate");
     a_variant_lacks("cuda_broken", "cuMemcpyAsync");
@@ -286,10 +349,49 @@ static void memory_is_used_up_and_given_back(void **state)
     assert_int_equal(fake_gpu_counts().allocations, 3);
     ok(cuMemFree(memory));
     ok(cuMemFree(slot));
+    fake_gpu_plan("lenient=1");
     assert_int_equal(cuMemFree(slot), CUDA_ERROR_INVALID_VALUE);
+    assert_int_equal(fake_gpu_counts().misuses, 1);
     ok(cuMemGetInfo(&left, &total));
     assert_int_equal(left, (8 << 20) - BYTES);
     assert_int_equal(fake_gpu_counts().allocations, 1);
+}
+
+static void take_most_and_wait(int stop)
+{
+    CUdeviceptr memory;
+    char end;
+
+    ok(cuMemAlloc(&memory, (size_t)800 << 20));
+    (void)!write(stop, "x", 1);
+    (void)!read(stop, &end, 1);
+    _exit(0);
+}
+
+static void a_device_s_memory_is_all_its_processes_until_they_end(void **state)
+{
+    CUdeviceptr memory;
+    size_t bytes;
+    size_t total;
+    char told;
+    int ends[2];
+    pid_t child;
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    child = fork();
+    if (child == 0) take_most_and_wait(ends[1]);
+    assert_int_equal(read(ends[0], &told, 1), 1);
+    ok(cuMemGetInfo(&bytes, &total));
+    assert_int_equal(total - bytes, ((size_t)800 << 20) + 2 * BYTES);
+    assert_int_equal(cuMemAlloc(&memory, (size_t)300 << 20),
+                     CUDA_ERROR_OUT_OF_MEMORY);
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    ok(cuMemAlloc(&memory, (size_t)300 << 20));
+    ok(cuMemFree(memory));
+    (void)close(ends[0]);
+    (void)close(ends[1]);
 }
 
 static void host_memory_is_registered_once(void **state)
@@ -319,6 +421,26 @@ static void a_copy_from_pageable_memory_is_counted(void **state)
     ok(cuMemcpyDtoHAsync(pageable, slot, 100, stream));
     assert_int_equal(fake_gpu_counts().unpinned_copies, 2);
     wait_for(stream);
+}
+
+static void memory_is_pinned_for_its_context_unless_portable(void **state)
+{
+    CUdeviceptr there;
+    CUstream foreign;
+    void *mine;
+
+    (void)state;
+    ok(cuMemHostAlloc(&mine, 64, 0));
+    ok(cuMemcpyHtoDAsync(slot, mine, 64, stream));
+    assert_int_equal(fake_gpu_counts().unpinned_copies, 0);
+    use_device(1);
+    ok(cuStreamCreate(&foreign, CU_STREAM_NON_BLOCKING));
+    ok(cuMemAlloc(&there, 64));
+    ok(cuMemcpyHtoDAsync(there, pinned, 64, foreign)); /* portable */
+    assert_int_equal(fake_gpu_counts().unpinned_copies, 0);
+    ok(cuMemcpyHtoDAsync(there, mine, 64, foreign));
+    assert_int_equal(fake_gpu_counts().unpinned_copies, 1);
+    assert_true(fake_gpu_drain());
 }
 
 static void copies_outside_an_allocation_are_refused(void **state)
@@ -404,7 +526,11 @@ static void virtual_memory_is_shared_by_a_descriptor(void **state)
     ok(cuMemExportToShareableHandle(
         &file, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0));
     at = map(handle, granularity);
+    assert_int_equal(fake_gpu_counts().handles, 1);
+    assert_int_equal(fake_gpu_counts().mappings, 1);
+    assert_int_equal(fake_gpu_counts().reservations, 1);
     ok(cuMemRelease(handle)); /* the mapping holds it */
+    assert_int_equal(fake_gpu_counts().handles, 0);
     pinned[0] = 77;
     assert_true(misuse_is_fine(import_and_write, &file));
     assert_int_equal(((unsigned char *)fake_gpu_memory(at, 1))[granularity - 1],
@@ -412,6 +538,8 @@ static void virtual_memory_is_shared_by_a_descriptor(void **state)
     (void)close(file);
     unmap(at, granularity);
     assert_int_equal(fake_gpu_counts().allocations, 2);
+    assert_int_equal(fake_gpu_counts().mappings, 0);
+    assert_int_equal(fake_gpu_counts().reservations, 0);
 }
 
 static void virtual_memory_may_be_used_after_access_is_set(void **state)
@@ -597,6 +725,158 @@ static void a_stream_waits_for_a_value_in_memory(void **state)
 static void CUDA_CB count_up(void *arg)
 {
     ++*(int *)arg;
+}
+
+/* cuStreamCreate without the flag. */
+static CUstream blocking(void)
+{
+    CUstream made;
+
+    ok(cuStreamCreate(&made, CU_STREAM_DEFAULT));
+    return made;
+}
+
+static void a_blocking_stream_waits_for_the_default_stream(void **state)
+{
+    CUstream of = blocking();
+
+    (void)state;
+    assert_int_equal(fake_gpu_counts().default_streams, 1);
+    fake_gpu_plan("cuMemsetD8Async#1:never");
+    ok(cuMemsetD8Async(slot, 1, 1, NULL)); /* the default stream */
+    ok(cuMemsetD8Async(second, 2, 1, of));
+    ok(cuMemsetD8Async(second + 1, 3, 1, other));
+    wait_for(other); /* takes no part */
+    assert_false(fake_gpu_drain());
+    assert_int_equal(cuStreamQuery(of), CUDA_ERROR_NOT_READY);
+    assert_int_equal(*(unsigned char *)fake_gpu_memory(second, 1), 0);
+    fake_gpu_release();
+    wait_for(of);
+    assert_int_equal(*(unsigned char *)fake_gpu_memory(second, 1), 2);
+    ok(cuStreamDestroy(of));
+    assert_int_equal(fake_gpu_counts().default_streams, 0);
+}
+
+static void the_default_stream_waits_for_blocking_streams(void **state)
+{
+    CUstream of = blocking();
+
+    (void)state;
+    fake_gpu_plan("cuMemsetD8Async#1:never");
+    ok(cuMemsetD8Async(slot, 1, 1, of));
+    ok(cuMemsetD8Async(slot, 2, 1, NULL)); /* ordered: no misuse */
+    ok(cuMemsetD8Async(slot, 3, 1, of));
+    assert_false(fake_gpu_drain());
+    assert_int_equal(cuStreamQuery(NULL), CUDA_ERROR_NOT_READY);
+    fake_gpu_release();
+    assert_true(fake_gpu_drain());
+    assert_int_equal(*(unsigned char *)fake_gpu_memory(slot, 1), 3);
+}
+
+struct capture {
+    CUstreamCaptureMode mode; /* of the thread that does not capture */
+    CUresult queried;
+    CUresult allocated;
+};
+
+static void *query_and_allocate(void *arg)
+{
+    struct capture *capture = arg;
+    CUstreamCaptureMode mode = capture->mode;
+    CUdeviceptr memory;
+
+    use_device(0);
+    ok(cuThreadExchangeStreamCaptureMode(&mode));
+    assert_int_equal(mode, CU_STREAM_CAPTURE_MODE_GLOBAL); /* as it was */
+    capture->queried = cuEventQuery(event);
+    capture->allocated = cuMemAlloc(&memory, 1);
+    return NULL;
+}
+
+/* How another thread's capture ended. */
+static CUresult captured(CUstreamCaptureMode mode, struct capture *meanwhile)
+{
+    pthread_t thread;
+    CUgraph graph;
+
+    ok(cuStreamBeginCapture(stream, mode));
+    assert_int_equal(
+        pthread_create(&thread, NULL, query_and_allocate, meanwhile), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    return cuStreamEndCapture(stream, &graph);
+}
+
+static void a_query_breaks_another_thread_s_capture_unless_relaxed(void **state)
+{
+    struct capture global = {CU_STREAM_CAPTURE_MODE_GLOBAL, 0, 0};
+    struct capture relaxed = {CU_STREAM_CAPTURE_MODE_RELAXED, 0, 0};
+
+    (void)state;
+    assert_int_equal(captured(CU_STREAM_CAPTURE_MODE_GLOBAL, &global),
+                     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+    assert_int_equal(global.queried, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    assert_int_equal(global.allocated, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    ok(captured(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL, &global));
+    ok(global.queried);
+    ok(captured(CU_STREAM_CAPTURE_MODE_GLOBAL, &relaxed));
+    ok(relaxed.queried);
+    ok(relaxed.allocated);
+}
+
+static void a_call_that_fails_leaves_garbage_in_its_result(void **state)
+{
+    CUdeviceptr memory = 0;
+
+    (void)state;
+    fake_gpu_plan("cuMemAlloc#1:fail=2");
+    assert_int_equal(cuMemAlloc(&memory, 1), CUDA_ERROR_OUT_OF_MEMORY);
+    assert_int_not_equal(memory, 0);
+}
+
+static void end_twice(void *arg)
+{
+    fake_gpu_plan("lenient=0");
+    switch (*(int *)arg) {
+    case 0:
+        (void)cuMemFree(slot);
+        (void)cuMemFree(slot);
+        break;
+    case 1:
+        (void)cuStreamDestroy(stream);
+        (void)cuStreamDestroy(stream);
+        break;
+    case 2:
+        (void)cuEventDestroy(event);
+        (void)cuEventDestroy(event);
+        break;
+    case 3:
+        (void)cuMemFreeHost(pinned);
+        (void)cuMemFreeHost(pinned);
+        break;
+    case 4: (void)cuMemRelease(1); break;
+    case 5: (void)cuMemUnmap(slot, BYTES); break;
+    default: (void)cuMemAddressFree(slot, BYTES); break;
+    }
+}
+
+static void ending_what_is_not_is_misuse(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 7; i++) {
+        assert_true(misuse_aborts(end_twice, &i, "ends what is not"));
+    }
+}
+
+static void an_event_may_record_the_time(void **state)
+{
+    CUevent timed;
+
+    (void)state;
+    assert_int_equal(fake_gpu_counts().timed_events, 0);
+    ok(cuEventCreate(&timed, CU_EVENT_DEFAULT));
+    assert_int_equal(fake_gpu_counts().timed_events, 1);
+    ok(cuEventDestroy(timed));
+    assert_int_equal(fake_gpu_counts().timed_events, 0);
 }
 
 static void a_host_function_runs_in_its_turn(void **state)
@@ -856,6 +1136,36 @@ static void any_call_after_a_sticky_error_is_misuse(void **state)
     }
 }
 
+static void *ask_twice(void *arg)
+{
+    CUcontext context = arg;
+
+    assert_int_equal(cuCtxSetCurrent(context), CUDA_SUCCESS);
+    assert_int_equal(cuStreamQuery(stream), CUDA_ERROR_ILLEGAL_ADDRESS);
+    (void)cuStreamQuery(stream); /* one more */
+    return NULL;
+}
+
+static void ask_in_two_threads(void *arg)
+{
+    pthread_t thread;
+    CUcontext context;
+
+    (void)arg;
+    ok(cuCtxGetCurrent(&context));
+    fake_gpu_plan("cuEventRecord#1:fail=700");
+    assert_int_equal(cuEventRecord(event, stream), CUDA_ERROR_ILLEGAL_ADDRESS);
+    assert_int_equal(pthread_create(&thread, NULL, ask_twice, context), 0);
+    (void)pthread_join(thread, NULL);
+}
+
+static void each_thread_is_told_once_of_a_sticky_error(void **state)
+{
+    (void)state;
+    assert_true(misuse_aborts(ask_in_two_threads, NULL,
+                              "cuStreamQuery: called after the context"));
+}
+
 static void an_ordinary_error_is_not_sticky(void **state)
 {
     (void)state;
@@ -1054,11 +1364,15 @@ int main(void)
         BARE(errors_have_names_and_texts),
         BARE(functions_are_found_by_their_name_in_the_source),
         BARE(an_old_driver_lacks_what_came_later),
+        BARE(the_older_form_answers_what_is_not_found_with_an_error),
+        BARE(what_a_variant_lacks_is_not_found_by_name_either),
         BARE(the_variants_lack_what_they_are_for),
         WITH(the_host_cannot_read_device_memory),
         WITH(memory_is_used_up_and_given_back),
+        WITH(a_device_s_memory_is_all_its_processes_until_they_end),
         WITH(host_memory_is_registered_once),
         WITH(a_copy_from_pageable_memory_is_counted),
+        WITH(memory_is_pinned_for_its_context_unless_portable),
         WITH(copies_outside_an_allocation_are_refused),
         WITH(virtual_memory_is_shared_by_a_descriptor),
         WITH(virtual_memory_may_be_used_after_access_is_set),
@@ -1072,6 +1386,12 @@ int main(void)
         WITH(an_event_is_complete_when_what_was_before_it_is),
         WITH(a_stream_waits_for_an_event),
         WITH(a_stream_waits_for_a_value_in_memory),
+        WITH(a_blocking_stream_waits_for_the_default_stream),
+        WITH(the_default_stream_waits_for_blocking_streams),
+        WITH(a_query_breaks_another_thread_s_capture_unless_relaxed),
+        WITH(a_call_that_fails_leaves_garbage_in_its_result),
+        WITH(ending_what_is_not_is_misuse),
+        WITH(an_event_may_record_the_time),
         WITH(a_host_function_runs_in_its_turn),
         WITH(a_test_may_choose_which_stream_advances),
         WITH(a_seed_repeats_an_order_and_another_gives_another),
@@ -1086,6 +1406,7 @@ int main(void)
         WITH(a_process_killed_with_the_lock_held_holds_nobody_up),
         WITH(an_error_of_the_device_is_told_by_the_next_call),
         WITH(any_call_after_a_sticky_error_is_misuse),
+        WITH(each_thread_is_told_once_of_a_sticky_error),
         WITH(an_ordinary_error_is_not_sticky),
         WITH(nothing_moves_on_a_lost_device),
         WITH(every_call_that_waits_for_the_device_is_misuse),

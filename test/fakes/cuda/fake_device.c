@@ -2,6 +2,7 @@
  * every function by its name. SPDX-License-Identifier: Apache-2.0 */
 #include "fake_cuda.h"
 
+#include <cudaTypedefs.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,6 +28,11 @@ int current_device(void)
 
     if (context == NULL || context->references == 0) return -1;
     return context->device;
+}
+
+uint32_t driver_version(void)
+{
+    return settings()->driver != 0 ? settings()->driver : FAKE_CUDA_VERSION;
 }
 
 bool is_initialised(void)
@@ -68,8 +74,9 @@ static bool is_device(CUdevice device)
 /* ---- devices -------------------------------------------------------------
  */
 
-/* The stub library that a toolkit brings for linking answers 34; a machine
- * with a driver and no GPU 100. */
+/* cuda.h: the stub library that a toolkit brings for linking answers
+ * CUDA_ERROR_STUB_LIBRARY, 34; a driver without a GPU CUDA_ERROR_NO_DEVICE,
+ * 100. */
 CUresult CUDAAPI cuInit(unsigned int Flags)
 {
     struct call call;
@@ -89,7 +96,7 @@ CUresult CUDAAPI cuDriverGetVersion(int *driverVersion)
     struct call call;
 
     if (!enter(&call, "cuDriverGetVersion", NEED_NOTHING)) return call.code;
-    *driverVersion = (int)settings()->driver;
+    *driverVersion = (int)driver_version();
     return leave(&call, settings()->init_code == CUDA_ERROR_STUB_LIBRARY
                             ? CUDA_ERROR_STUB_LIBRARY
                             : CUDA_SUCCESS);
@@ -197,7 +204,8 @@ CUresult CUDAAPI cuDevicePrimaryCtxRetain(CUcontext *pctx, CUdevice dev)
 {
     struct call call;
 
-    if (!enter(&call, "cuDevicePrimaryCtxRetain", NEED_INIT)) return call.code;
+    if (!enter(&call, "cuDevicePrimaryCtxRetain", NEED_INIT))
+        return spoiled(&call, pctx, sizeof *pctx);
     if (!is_device(dev)) return leave(&call, CUDA_ERROR_INVALID_DEVICE);
     contexts[dev].device = dev;
     contexts[dev].references++;
@@ -307,43 +315,46 @@ CUresult CUDAAPI cuCtxSynchronize(void)
 /* ---- texts ---------------------------------------------------------------
  */
 
-#define ERRORS(X)                                                      \
-    X(CUDA_SUCCESS, "no error")                                        \
-    X(CUDA_ERROR_INVALID_VALUE, "an argument is out of range")         \
-    X(CUDA_ERROR_OUT_OF_MEMORY, "out of memory")                       \
-    X(CUDA_ERROR_NOT_INITIALIZED, "not initialised")                   \
-    X(CUDA_ERROR_DEINITIALIZED, "the driver is shutting down")         \
-    X(CUDA_ERROR_STUB_LIBRARY, "the library is a stub")                \
-    X(CUDA_ERROR_DEVICE_UNAVAILABLE, "the device is taken")            \
-    X(CUDA_ERROR_NO_DEVICE, "no device")                               \
-    X(CUDA_ERROR_INVALID_DEVICE, "no such device")                     \
-    X(CUDA_ERROR_INVALID_CONTEXT, "no such context")                   \
-    X(CUDA_ERROR_ECC_UNCORRECTABLE, "memory error that stays")         \
-    X(CUDA_ERROR_NVLINK_UNCORRECTABLE, "NVLink error that stays")      \
-    X(CUDA_ERROR_CONTAINED, "a contained error")                       \
-    X(CUDA_ERROR_INVALID_HANDLE, "no such handle")                     \
-    X(CUDA_ERROR_NOT_FOUND, "not found")                               \
-    X(CUDA_ERROR_NOT_READY, "not ready")                               \
-    X(CUDA_ERROR_ILLEGAL_ADDRESS, "an illegal memory access")          \
-    X(CUDA_ERROR_LAUNCH_TIMEOUT, "a kernel took too long")             \
-    X(CUDA_ERROR_CONTEXT_IS_DESTROYED, "the context is destroyed")     \
-    X(CUDA_ERROR_ASSERT, "an assertion on the device")                 \
-    X(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, "already registered") \
-    X(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, "not registered")         \
-    X(CUDA_ERROR_HARDWARE_STACK_ERROR, "a stack error")                \
-    X(CUDA_ERROR_ILLEGAL_INSTRUCTION, "an illegal instruction")        \
-    X(CUDA_ERROR_MISALIGNED_ADDRESS, "a misaligned address")           \
-    X(CUDA_ERROR_INVALID_ADDRESS_SPACE, "a wrong address space")       \
-    X(CUDA_ERROR_INVALID_PC, "a wrong program counter")                \
-    X(CUDA_ERROR_LAUNCH_FAILED, "a launch failed")                     \
-    X(CUDA_ERROR_TENSOR_MEMORY_LEAK, "tensor memory was not freed")    \
-    X(CUDA_ERROR_NOT_PERMITTED, "not permitted")                       \
-    X(CUDA_ERROR_NOT_SUPPORTED, "not supported")                       \
-    X(CUDA_ERROR_SYSTEM_NOT_READY, "the system is not ready")          \
-    X(CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, "driver parts do not match")  \
-    X(CUDA_ERROR_MPS_CLIENT_TERMINATED, "the MPS client was ended")    \
-    X(CUDA_ERROR_EXTERNAL_DEVICE, "an external device failed")         \
-    X(CUDA_ERROR_TIMEOUT, "timeout")                                   \
+#define ERRORS(X)                                                       \
+    X(CUDA_SUCCESS, "no error")                                         \
+    X(CUDA_ERROR_INVALID_VALUE, "an argument is out of range")          \
+    X(CUDA_ERROR_OUT_OF_MEMORY, "out of memory")                        \
+    X(CUDA_ERROR_NOT_INITIALIZED, "not initialised")                    \
+    X(CUDA_ERROR_DEINITIALIZED, "the driver is shutting down")          \
+    X(CUDA_ERROR_STUB_LIBRARY, "the library is a stub")                 \
+    X(CUDA_ERROR_DEVICE_UNAVAILABLE, "the device is taken")             \
+    X(CUDA_ERROR_NO_DEVICE, "no device")                                \
+    X(CUDA_ERROR_INVALID_DEVICE, "no such device")                      \
+    X(CUDA_ERROR_INVALID_CONTEXT, "no such context")                    \
+    X(CUDA_ERROR_ECC_UNCORRECTABLE, "memory error that stays")          \
+    X(CUDA_ERROR_NVLINK_UNCORRECTABLE, "NVLink error that stays")       \
+    X(CUDA_ERROR_CONTAINED, "a contained error")                        \
+    X(CUDA_ERROR_INVALID_HANDLE, "no such handle")                      \
+    X(CUDA_ERROR_NOT_FOUND, "not found")                                \
+    X(CUDA_ERROR_NOT_READY, "not ready")                                \
+    X(CUDA_ERROR_ILLEGAL_ADDRESS, "an illegal memory access")           \
+    X(CUDA_ERROR_LAUNCH_TIMEOUT, "a kernel took too long")              \
+    X(CUDA_ERROR_CONTEXT_IS_DESTROYED, "the context is destroyed")      \
+    X(CUDA_ERROR_ASSERT, "an assertion on the device")                  \
+    X(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, "already registered")  \
+    X(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, "not registered")          \
+    X(CUDA_ERROR_HARDWARE_STACK_ERROR, "a stack error")                 \
+    X(CUDA_ERROR_ILLEGAL_INSTRUCTION, "an illegal instruction")         \
+    X(CUDA_ERROR_MISALIGNED_ADDRESS, "a misaligned address")            \
+    X(CUDA_ERROR_INVALID_ADDRESS_SPACE, "a wrong address space")        \
+    X(CUDA_ERROR_INVALID_PC, "a wrong program counter")                 \
+    X(CUDA_ERROR_LAUNCH_FAILED, "a launch failed")                      \
+    X(CUDA_ERROR_TENSOR_MEMORY_LEAK, "tensor memory was not freed")     \
+    X(CUDA_ERROR_NOT_PERMITTED, "not permitted")                        \
+    X(CUDA_ERROR_NOT_SUPPORTED, "not supported")                        \
+    X(CUDA_ERROR_SYSTEM_NOT_READY, "the system is not ready")           \
+    X(CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, "driver parts do not match")   \
+    X(CUDA_ERROR_MPS_CLIENT_TERMINATED, "the MPS client was ended")     \
+    X(CUDA_ERROR_EXTERNAL_DEVICE, "an external device failed")          \
+    X(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "while a stream captures") \
+    X(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "the capture is invalid")  \
+    X(CUDA_ERROR_OPERATING_SYSTEM, "the operating system's")            \
+    X(CUDA_ERROR_TIMEOUT, "timeout")                                    \
     X(CUDA_ERROR_UNKNOWN, "unknown error")
 
 static const struct {
@@ -378,59 +389,72 @@ CUresult CUDAAPI cuGetErrorString(CUresult error, const char **pStr)
  */
 
 /* The version is that at which this form of the function came. */
-#define FUNCTIONS(X)                         \
-    X(cuInit, 2000)                          \
-    X(cuDriverGetVersion, 2020)              \
-    X(cuDeviceGetCount, 2000)                \
-    X(cuDeviceGet, 2000)                     \
-    X(cuDeviceGetName, 2000)                 \
-    X(cuDeviceGetUuid, 11040)                \
-    X(cuDeviceTotalMem, 3020)                \
-    X(cuDeviceGetAttribute, 2000)            \
-    X(cuDeviceGetPCIBusId, 4010)             \
-    X(cuDevicePrimaryCtxRetain, 7000)        \
-    X(cuDevicePrimaryCtxRelease, 11000)      \
-    X(cuDevicePrimaryCtxGetState, 7000)      \
-    X(cuCtxSetCurrent, 4000)                 \
-    X(cuCtxGetCurrent, 4000)                 \
-    X(cuCtxGetDevice, 2000)                  \
-    X(cuCtxPushCurrent, 4000)                \
-    X(cuCtxPopCurrent, 4000)                 \
-    X(cuCtxSynchronize, 2000)                \
-    X(cuStreamCreate, 2000)                  \
-    X(cuStreamCreateWithPriority, 5050)      \
-    X(cuStreamDestroy, 4000)                 \
-    X(cuStreamQuery, 2000)                   \
-    X(cuStreamSynchronize, 2000)             \
-    X(cuStreamWaitEvent, 3020)               \
-    X(cuStreamWaitValue32, 11070)            \
-    X(cuStreamWriteValue32, 11070)           \
-    X(cuEventCreate, 2000)                   \
-    X(cuEventDestroy, 4000)                  \
-    X(cuEventQuery, 2000)                    \
-    X(cuEventRecord, 2000)                   \
-    X(cuEventSynchronize, 2000)              \
-    X(cuLaunchHostFunc, 10000)               \
-    X(cuMemAlloc, 3020)                      \
-    X(cuMemFree, 3020)                       \
-    X(cuMemGetInfo, 3020)                    \
-    X(cuMemGetAddressRange, 3020)            \
-    X(cuMemHostAlloc, 2020)                  \
-    X(cuMemFreeHost, 2000)                   \
-    X(cuMemHostRegister, 6050)               \
-    X(cuMemHostUnregister, 4000)             \
-    X(cuMemHostGetDevicePointer, 3020)       \
-    X(cuMemcpy, 4000)                        \
-    X(cuMemcpyHtoD, 3020)                    \
-    X(cuMemcpyDtoH, 3020)                    \
-    X(cuMemcpyDtoD, 3020)                    \
-    X(cuMemsetD8, 3020)                      \
-    X(cuMemcpyAsync, 4000)                   \
-    X(cuMemcpyPeerAsync, 4000)               \
-    X(cuMemcpyHtoDAsync, 3020)               \
-    X(cuMemcpyDtoHAsync, 3020)               \
-    X(cuMemcpyDtoDAsync, 3020)               \
-    X(cuMemsetD8Async, 3020)                 \
+#define FUNCTIONS(X)                    \
+    X(cuInit, 2000)                     \
+    X(cuDriverGetVersion, 2020)         \
+    X(cuDeviceGetCount, 2000)           \
+    X(cuDeviceGet, 2000)                \
+    X(cuDeviceGetName, 2000)            \
+    X(cuDeviceGetUuid, 11040)           \
+    X(cuDeviceTotalMem, 3020)           \
+    X(cuDeviceGetAttribute, 2000)       \
+    X(cuDeviceGetPCIBusId, 4010)        \
+    X(cuDevicePrimaryCtxRetain, 7000)   \
+    X(cuDevicePrimaryCtxRelease, 11000) \
+    X(cuDevicePrimaryCtxGetState, 7000) \
+    X(cuCtxSetCurrent, 4000)            \
+    X(cuCtxGetCurrent, 4000)            \
+    X(cuCtxGetDevice, 2000)             \
+    X(cuCtxPushCurrent, 4000)           \
+    X(cuCtxPopCurrent, 4000)            \
+    X(cuCtxSynchronize, 2000)           \
+    X(cuStreamCreate, 2000)             \
+    X(cuStreamCreateWithPriority, 5050) \
+    X(cuStreamDestroy, 4000)            \
+    X(cuStreamQuery, 2000)              \
+    X(cuStreamSynchronize, 2000)        \
+    X(cuStreamWaitEvent, 3020)          \
+    X(cuStreamWaitValue32, 11070)       \
+    X(cuStreamWriteValue32, 11070)      \
+    X(cuEventCreate, 2000)              \
+    X(cuEventDestroy, 4000)             \
+    X(cuEventQuery, 2000)               \
+    X(cuEventRecord, 2000)              \
+    X(cuEventSynchronize, 2000)         \
+    X(cuLaunchHostFunc, 10000)          \
+    X(cuMemAlloc, 3020)                 \
+    X(cuMemFree, 3020)                  \
+    X(cuMemGetInfo, 3020)               \
+    X(cuMemGetAddressRange, 3020)       \
+    X(cuMemHostAlloc, 2020)             \
+    X(cuMemFreeHost, 2000)              \
+    X(cuMemHostRegister, 6050)          \
+    X(cuMemHostUnregister, 4000)        \
+    X(cuMemHostGetDevicePointer, 3020)  \
+    X(cuMemcpy, 4000)                   \
+    X(cuMemcpyHtoD, 3020)               \
+    X(cuMemcpyDtoH, 3020)               \
+    X(cuMemcpyDtoD, 3020)               \
+    X(cuMemsetD8, 3020)                 \
+    X(cuMemcpyAsync, 4000)              \
+    X(cuMemcpyPeerAsync, 4000)          \
+    X(cuMemcpyHtoDAsync, 3020)          \
+    X(cuMemcpyDtoHAsync, 3020)          \
+    X(cuMemcpyDtoDAsync, 3020)          \
+    X(cuMemsetD8Async, 3020)            \
+    X(cuIpcGetMemHandle, 4010)          \
+    X(cuIpcOpenMemHandle, 11000)        \
+    X(cuIpcCloseMemHandle, 4010)        \
+    X(cuGetErrorName, 6000)             \
+    X(cuGetErrorString, 6000)           \
+    FUNCTIONS_VMM(X)                    \
+    FUNCTIONS_12(X)                     \
+    FUNCTIONS_13(X)
+
+#ifdef FAKE_CUDA_WITHOUT_VMM
+#define FUNCTIONS_VMM(X)
+#else
+#define FUNCTIONS_VMM(X)                     \
     X(cuMemCreate, 10020)                    \
     X(cuMemRelease, 10020)                   \
     X(cuMemMap, 10020)                       \
@@ -441,16 +465,10 @@ CUresult CUDAAPI cuGetErrorString(CUresult error, const char **pStr)
     X(cuMemExportToShareableHandle, 10020)   \
     X(cuMemImportFromShareableHandle, 10020) \
     X(cuMemGetAllocationGranularity, 10020)  \
-    X(cuMemRetainAllocationHandle, 11000)    \
-    X(cuIpcGetMemHandle, 4010)               \
-    X(cuIpcOpenMemHandle, 11000)             \
-    X(cuIpcCloseMemHandle, 4010)             \
-    X(cuGetErrorName, 6000)                  \
-    X(cuGetErrorString, 6000)                \
-    FUNCTIONS_12(X)
-
+    X(cuMemRetainAllocationHandle, 11000)
+#endif
 #if FAKE_CUDA_VERSION >= 12000
-#define FUNCTIONS_12(X) X(cuGetProcAddress, 12000) FUNCTIONS_13(X)
+#define FUNCTIONS_12(X) X(cuGetProcAddress, 12000)
 #else
 #define FUNCTIONS_12(X)
 #endif
@@ -462,7 +480,6 @@ CUresult CUDAAPI cuGetErrorString(CUresult error, const char **pStr)
 
 typedef void (*function)(void);
 
-#if FAKE_CUDA_VERSION >= 12000
 static const struct {
     const char *name;
     int version;
@@ -474,30 +491,63 @@ static const struct {
 };
 
 /* A name here is the one of the source, and the version says which form is
- * wanted; the exported name with its _v2 is for dlsym(). */
+ * wanted; the exported name with its _v2 is for dlsym(). Of several forms only
+ * the newest that cuda.h names is here, and so a version older than that one
+ * is not sufficient. */
+static CUdriverProcAddressQueryResult find(const char *symbol, int version,
+                                           void **pfn)
+{
+    *pfn = NULL;
+    for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
+        if (strcmp(functions[i].name, symbol) != 0) continue;
+        if (functions[i].version > version) {
+            return CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT;
+        }
+        memcpy(pfn, &functions[i].function, sizeof *pfn);
+        return CU_GET_PROC_ADDRESS_SUCCESS;
+    }
+    return CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+}
+
+#if FAKE_CUDA_VERSION >= 12000
+/* As cuda.h has it: what is not found is a success with no pointer, and
+ * symbolStatus, which may be left out, says why; a version newer than the
+ * driver's is an invalid value. */
 CUresult CUDAAPI cuGetProcAddress(const char *symbol, void **pfn,
                                   int cudaVersion, cuuint64_t flags,
                                   CUdriverProcAddressQueryResult *symbolStatus)
 {
-    CUdriverProcAddressQueryResult found = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+    CUdriverProcAddressQueryResult found;
     struct call call;
 
     (void)flags;
     if (!enter(&call, "cuGetProcAddress", NEED_NOTHING)) return call.code;
-    *pfn = NULL;
-    for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
-        if (strcmp(functions[i].name, symbol) != 0) continue;
-        found = CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT;
-        if (functions[i].version > cudaVersion ||
-            (uint32_t)functions[i].version > settings()->driver) {
-            continue;
-        }
-        memcpy(pfn, &functions[i].function, sizeof *pfn);
-        found = CU_GET_PROC_ADDRESS_SUCCESS;
+    if ((uint32_t)cudaVersion > driver_version()) {
+        return leave(&call, CUDA_ERROR_INVALID_VALUE);
     }
+    found = find(symbol, cudaVersion, pfn);
     if (symbolStatus != NULL) *symbolStatus = found;
-    return leave(&call, *pfn != NULL || symbolStatus != NULL
-                            ? CUDA_SUCCESS
-                            : CUDA_ERROR_NOT_FOUND);
+    return leave(&call, CUDA_SUCCESS);
 }
 #endif
+
+/* The form of CUDA 11.3, which later drivers export too: what is not found is
+ * an error (the driver API's reference of CUDA 11). */
+#undef cuGetProcAddress
+extern __typeof__(*(PFN_cuGetProcAddress_v11030)NULL) cuGetProcAddress;
+
+CUresult CUDAAPI cuGetProcAddress(const char *symbol, void **pfn,
+                                  int cudaVersion, cuuint64_t flags)
+{
+    struct call call;
+
+    (void)flags;
+    if (!enter(&call, "cuGetProcAddress", NEED_NOTHING)) return call.code;
+    if ((uint32_t)cudaVersion > driver_version()) {
+        return leave(&call, CUDA_ERROR_INVALID_VALUE);
+    }
+    return leave(&call,
+                 find(symbol, cudaVersion, pfn) == CU_GET_PROC_ADDRESS_SUCCESS
+                     ? CUDA_SUCCESS
+                     : CUDA_ERROR_NOT_FOUND);
+}

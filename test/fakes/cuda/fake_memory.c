@@ -18,8 +18,12 @@
 #define WINDOW_BYTES (UINT64_C(1) << 37)
 #define HANDLES_MAX 256
 
+/* How many fake NCCLs a process can have loaded, each of a version. */
+#define ASKED_MAX 8
+
 struct allocation {
     enum memory_kind kind;
+    bool portable; /* pinned for every device */
     int device;
     int file; /* -1: none */
     uint64_t at;
@@ -40,10 +44,10 @@ struct handle {
 static struct allocation allocations[ALLOCATIONS_MAX];
 static uint32_t used_allocations;
 static struct handle handles[HANDLES_MAX];
-static uint64_t used_bytes[DEVICES_MAX];
 static uint64_t window; /* addresses of device memory */
 static uint64_t backing;
 static uint64_t next_at;
+static bool (*asked[ASKED_MAX])(uint64_t at, uint64_t bytes);
 
 /* ---- windows -------------------------------------------------------------
  */
@@ -163,6 +167,16 @@ static bool is_usable_device_memory(const struct allocation *allocation)
            allocation->kind == MEMORY_VIRTUAL;
 }
 
+/* cuda.h of cuMemHostAlloc: with CU_MEMHOSTALLOC_PORTABLE memory is "considered
+ * as pinned memory by all CUDA contexts, not just the one that performed the
+ * allocation"; the same is said of cuMemHostRegister. */
+static bool is_pinned_here(const struct allocation *allocation)
+{
+    return (allocation->kind != MEMORY_PINNED &&
+            allocation->kind != MEMORY_REGISTERED) ||
+           allocation->portable || allocation->device == current_device();
+}
+
 struct place place_of(uint64_t at, uint64_t bytes)
 {
     struct allocation *found = containing(at, bytes == 0 ? 1 : bytes);
@@ -170,7 +184,7 @@ struct place place_of(uint64_t at, uint64_t bytes)
                           true};
 
     place.device = in_window(at);
-    if (found != NULL) place.kind = found->kind;
+    if (found != NULL && is_pinned_here(found)) place.kind = found->kind;
     if (place.device) {
         place.known = found != NULL && is_usable_device_memory(found);
         place.host = place.known ? host_of(at) : NULL;
@@ -187,11 +201,18 @@ void *memory_of(uint64_t at, uint64_t bytes, bool *is_virtual)
     return place.host;
 }
 
-static bool has_room(int device, uint64_t bytes)
+/* A device's memory is all its processes'. */
+static uint64_t free_bytes_of(int device)
 {
-    uint64_t total = settings()->memory_bytes;
+    const uint64_t total = settings()->memory_bytes;
+    const uint64_t used = fake_world_used(world(), (uint32_t)device);
 
-    return bytes <= total && used_bytes[device] <= total - bytes;
+    return used < total ? total - used : 0;
+}
+
+static void use_bytes(int device, int64_t bytes)
+{
+    FAKE_STORE(*used_of(device), *used_of(device) + bytes);
 }
 
 static void count_memory(int device, uint64_t bytes, bool more)
@@ -199,11 +220,11 @@ static void count_memory(int device, uint64_t bytes, bool more)
     struct fake_counts *count = counts();
 
     if (more) {
-        used_bytes[device] += bytes;
+        use_bytes(device, (int64_t)bytes);
         count->allocations++;
         count->allocated_bytes += bytes;
     } else {
-        used_bytes[device] -= bytes;
+        use_bytes(device, -(int64_t)bytes);
         count->allocations--;
         count->allocated_bytes -= bytes;
     }
@@ -227,7 +248,6 @@ void reset_memory(void)
     }
     memset(allocations, 0, sizeof allocations);
     memset(handles, 0, sizeof handles);
-    memset(used_bytes, 0, sizeof used_bytes);
     used_allocations = 0;
 }
 
@@ -241,7 +261,7 @@ static CUresult allocate(enum memory_kind kind, uint64_t *at, uint64_t bytes)
     int file;
 
     if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
-    if (!has_room(device, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+    if (bytes > free_bytes_of(device)) return CUDA_ERROR_OUT_OF_MEMORY;
     *at = take_addresses(bytes);
     file = make_file(rounded(bytes));
     if (*at == 0 || file < 0 || !back(*at, rounded(bytes), file, 0)) {
@@ -286,13 +306,16 @@ CUresult CUDAAPI cuMemAlloc(CUdeviceptr *dptr, size_t bytesize)
     uint64_t at = 0;
     CUresult code;
 
-    if (!enter_allocating(&call, "cuMemAlloc", NEED_CONTEXT)) return call.code;
+    if (!enter_allocating(&call, "cuMemAlloc", NEED_CONTEXT))
+        return spoiled(&call, dptr, sizeof *dptr);
     code = allocate(MEMORY_DEVICE, &at, bytesize);
     if (code == CUDA_SUCCESS) *dptr = at;
     return leave(&call, code);
 }
 
-/* Freeing waits for the device: with a hung kernel on it, for ever. */
+/* Freeing waits for the device: with a hung kernel on it, for ever
+ * (NVIDIA/nccl#48, #744; CUDA programming guide, "Implicit Synchronization").
+ */
 static void check_no_work(const char *name)
 {
     int device = current_device();
@@ -306,25 +329,57 @@ static void check_no_work(const char *name)
     }
 }
 
+void ask_before_free(bool (*is_registered)(uint64_t at, uint64_t bytes))
+{
+    for (uint32_t i = 0; i < ASKED_MAX; i++) {
+        if (asked[i] == NULL || asked[i] == is_registered) {
+            asked[i] = is_registered;
+            return;
+        }
+    }
+}
+
+/* NCCL's user guide, "User Buffer Registration": a buffer is deregistered, or
+ * its communicator ended, before its memory is freed. */
+static void check_not_registered(const char *name, uint64_t at)
+{
+    const struct allocation *allocation = starting(at);
+
+    for (uint32_t i = 0; allocation != NULL && i < ASKED_MAX; i++) {
+        if (asked[i] != NULL && asked[i](at, allocation->bytes)) {
+            misuse(name, "frees memory that is registered with a communicator");
+            return;
+        }
+    }
+}
+
+/* What a driver makes of a handle that is none is nobody's to rely on. */
+static void check_known(const char *name, bool known)
+{
+    if (!known) misuse(name, "ends what is not, or is no more");
+}
+
 CUresult CUDAAPI cuMemFree(CUdeviceptr dptr)
 {
     struct call call;
+    CUresult code;
 
     if (!enter_allocating(&call, "cuMemFree", NEED_CONTEXT)) return call.code;
     if (dptr == 0) return leave(&call, CUDA_SUCCESS);
     check_no_work(call.name);
-    return leave(&call, release(MEMORY_DEVICE, dptr));
+    check_not_registered(call.name, dptr);
+    code = release(MEMORY_DEVICE, dptr);
+    if (code != CUDA_SUCCESS) check_known(call.name, false);
+    return leave(&call, code);
 }
 
 CUresult CUDAAPI cuMemGetInfo(size_t *free, size_t *total)
 {
     struct call call;
-    uint64_t used;
 
     if (!enter(&call, "cuMemGetInfo", NEED_CONTEXT)) return call.code;
-    used = used_bytes[current_device()];
     *total = settings()->memory_bytes;
-    *free = used < *total ? *total - used : 0;
+    *free = free_bytes_of(current_device());
     return leave(&call, CUDA_SUCCESS);
 }
 
@@ -352,7 +407,7 @@ CUresult CUDAAPI cuMemHostAlloc(void **pp, size_t bytesize, unsigned int Flags)
     void *bytes;
 
     if (!enter_allocating(&call, "cuMemHostAlloc", NEED_CONTEXT)) {
-        return call.code;
+        return spoiled(&call, pp, sizeof *pp);
     }
     if (bytesize == 0 ||
         (Flags &
@@ -365,6 +420,7 @@ CUresult CUDAAPI cuMemHostAlloc(void **pp, size_t bytesize, unsigned int Flags)
     if (bytes == MAP_FAILED) return leave(&call, CUDA_ERROR_OUT_OF_MEMORY);
     allocation = add(MEMORY_PINNED, (uint64_t)(uintptr_t)bytes, bytesize);
     if (allocation == NULL) return leave(&call, CUDA_ERROR_OUT_OF_MEMORY);
+    allocation->portable = (Flags & CU_MEMHOSTALLOC_PORTABLE) != 0;
     counts()->host_allocations++;
     *pp = bytes;
     return leave(&call, CUDA_SUCCESS);
@@ -380,6 +436,7 @@ CUresult CUDAAPI cuMemFreeHost(void *p)
     }
     allocation = starting((uint64_t)(uintptr_t)p);
     if (allocation == NULL || allocation->kind != MEMORY_PINNED) {
+        check_known(call.name, false);
         return leave(&call, CUDA_ERROR_INVALID_VALUE);
     }
     check_no_work(call.name);
@@ -406,9 +463,9 @@ static bool overlaps_host(uint64_t at, uint64_t bytes)
 
 CUresult CUDAAPI cuMemHostRegister(void *p, size_t bytesize, unsigned int Flags)
 {
+    struct allocation *allocation;
     struct call call;
 
-    (void)Flags;
     if (!enter_allocating(&call, "cuMemHostRegister", NEED_CONTEXT)) {
         return call.code;
     }
@@ -418,9 +475,9 @@ CUresult CUDAAPI cuMemHostRegister(void *p, size_t bytesize, unsigned int Flags)
     if (overlaps_host((uint64_t)(uintptr_t)p, bytesize)) {
         return leave(&call, CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED);
     }
-    if (add(MEMORY_REGISTERED, (uint64_t)(uintptr_t)p, bytesize) == NULL) {
-        return leave(&call, CUDA_ERROR_OUT_OF_MEMORY);
-    }
+    allocation = add(MEMORY_REGISTERED, (uint64_t)(uintptr_t)p, bytesize);
+    if (allocation == NULL) return leave(&call, CUDA_ERROR_OUT_OF_MEMORY);
+    allocation->portable = (Flags & CU_MEMHOSTREGISTER_PORTABLE) != 0;
     counts()->host_allocations++;
     return leave(&call, CUDA_SUCCESS);
 }
@@ -530,7 +587,9 @@ static CUresult create(CUmemGenericAllocationHandle *handle, size_t size,
     if ((prop->requestedHandleTypes & CU_MEM_HANDLE_TYPE_FABRIC) != 0) {
         return CUDA_ERROR_NOT_SUPPORTED;
     }
-    if (!has_room(prop->location.id, size)) return CUDA_ERROR_OUT_OF_MEMORY;
+    if (size > free_bytes_of(prop->location.id)) {
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     file = make_file(size);
     if (file < 0) return CUDA_ERROR_OUT_OF_MEMORY;
     *handle = add_handle(file, size);
@@ -540,6 +599,7 @@ static CUresult create(CUmemGenericAllocationHandle *handle, size_t size,
         (prop->requestedHandleTypes &
          CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) != 0;
     count_memory(prop->location.id, size, true);
+    if (prop->allocFlags.gpuDirectRDMACapable != 0) counts()->rdma_handles++;
     return CUDA_SUCCESS;
 }
 
@@ -548,12 +608,15 @@ CUresult CUDAAPI cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size,
                              unsigned long long flags)
 {
     struct call call;
+    CUresult code;
 
     if (!enter_allocating(&call, "cuMemCreate", NEED_CONTEXT)) {
-        return call.code;
+        return spoiled(&call, handle, sizeof *handle);
     }
     if (flags != 0) return leave(&call, CUDA_ERROR_INVALID_VALUE);
-    return leave(&call, create(handle, size, prop));
+    code = create(handle, size, prop);
+    if (code == CUDA_SUCCESS) counts()->handles++;
+    return leave(&call, code);
 }
 
 CUresult CUDAAPI cuMemRelease(CUmemGenericAllocationHandle handle)
@@ -565,8 +628,10 @@ CUresult CUDAAPI cuMemRelease(CUmemGenericAllocationHandle handle)
         return call.code;
     }
     found = handle_of(handle);
+    check_known(call.name, found != NULL);
     if (found == NULL) return leave(&call, CUDA_ERROR_INVALID_VALUE);
     drop_handle(found);
+    counts()->handles--;
     return leave(&call, CUDA_SUCCESS);
 }
 
@@ -579,7 +644,7 @@ CUresult CUDAAPI cuMemAddressReserve(CUdeviceptr *ptr, size_t size,
 
     (void)addr; /* a wish */
     if (!enter_allocating(&call, "cuMemAddressReserve", NEED_CONTEXT)) {
-        return call.code;
+        return spoiled(&call, ptr, sizeof *ptr);
     }
     if (size == 0 || size % PAGE_BYTES != 0 || alignment > PAGE_BYTES ||
         flags != 0) {
@@ -590,6 +655,7 @@ CUresult CUDAAPI cuMemAddressReserve(CUdeviceptr *ptr, size_t size,
         return leave(&call, CUDA_ERROR_OUT_OF_MEMORY);
     }
     *ptr = at;
+    counts()->reservations++;
     return leave(&call, CUDA_SUCCESS);
 }
 
@@ -604,9 +670,11 @@ CUresult CUDAAPI cuMemAddressFree(CUdeviceptr ptr, size_t size)
     allocation = starting(ptr);
     if (allocation == NULL || allocation->kind != MEMORY_RESERVED ||
         allocation->bytes != size) {
+        check_known(call.name, false);
         return leave(&call, CUDA_ERROR_INVALID_VALUE);
     }
     allocation->kind = MEMORY_FREE;
+    counts()->reservations--;
     return leave(&call, CUDA_SUCCESS);
 }
 
@@ -629,6 +697,7 @@ CUresult CUDAAPI cuMemMap(CUdeviceptr ptr, size_t size, size_t offset,
         return leave(&call, CUDA_ERROR_INVALID_VALUE);
     }
     found->references++;
+    counts()->mappings++;
     allocation->kind = MEMORY_MAPPED;
     allocation->handle = (uint32_t)handle;
     allocation->device = found->device;
@@ -645,17 +714,20 @@ CUresult CUDAAPI cuMemUnmap(CUdeviceptr ptr, size_t size)
     if (allocation == NULL || allocation->bytes != size ||
         (allocation->kind != MEMORY_MAPPED &&
          allocation->kind != MEMORY_VIRTUAL)) {
+        check_known(call.name, false);
         return leave(&call, CUDA_ERROR_INVALID_VALUE);
     }
     check_no_work(call.name);
+    check_not_registered(call.name, ptr);
     unback(ptr, size);
     drop_handle(&handles[allocation->handle - 1]);
     allocation->kind = MEMORY_RESERVED;
     allocation->handle = 0;
+    counts()->mappings--;
     return leave(&call, CUDA_SUCCESS);
 }
 
-/* Mapped memory may not be used before this. */
+/* cuda.h, cuMemMap: mapped memory may not be used before this. */
 CUresult CUDAAPI cuMemSetAccess(CUdeviceptr ptr, size_t size,
                                 const CUmemAccessDesc *desc, size_t count)
 {
@@ -675,8 +747,8 @@ CUresult CUDAAPI cuMemSetAccess(CUdeviceptr ptr, size_t size,
     return leave(&call, CUDA_SUCCESS);
 }
 
-/* A descriptor that is the caller's; memory that was not made for it is not
- * exported. */
+/* cuda.h: a descriptor that is the caller's; memory whose properties did not
+ * ask for that kind of handle is not exported. */
 CUresult CUDAAPI cuMemExportToShareableHandle(
     void *shareableHandle, CUmemGenericAllocationHandle handle,
     CUmemAllocationHandleType handleType, unsigned long long flags)
@@ -699,7 +771,8 @@ CUresult CUDAAPI cuMemExportToShareableHandle(
     return leave(&call, CUDA_SUCCESS);
 }
 
-/* After the exporter's death the memory lives on. */
+/* After the exporter's death the memory lives on: cuda.h, cuMemRelease, frees
+ * it when all references to it are gone. */
 CUresult CUDAAPI cuMemImportFromShareableHandle(
     CUmemGenericAllocationHandle *handle, void *osHandle,
     CUmemAllocationHandleType shHandleType)
@@ -710,7 +783,7 @@ CUresult CUDAAPI cuMemImportFromShareableHandle(
 
     if (!enter_allocating(&call, "cuMemImportFromShareableHandle",
                           NEED_CONTEXT)) {
-        return call.code;
+        return spoiled(&call, handle, sizeof *handle);
     }
     if (shHandleType != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
         return leave(&call, CUDA_ERROR_INVALID_VALUE);
@@ -722,6 +795,7 @@ CUresult CUDAAPI cuMemImportFromShareableHandle(
     *handle = add_handle(file, (uint64_t)status.st_size);
     if (*handle == 0) return leave(&call, CUDA_ERROR_OUT_OF_MEMORY);
     handles[*handle - 1].imported = true;
+    counts()->handles++;
     return leave(&call, CUDA_SUCCESS);
 }
 
@@ -739,6 +813,7 @@ cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle, void *addr)
         return leave(&call, CUDA_ERROR_INVALID_VALUE);
     }
     handles[allocation->handle - 1].references++;
+    counts()->handles++;
     *handle = allocation->handle;
     return leave(&call, CUDA_SUCCESS);
 }
@@ -754,7 +829,7 @@ struct ipc {
 
 _Static_assert(sizeof(struct ipc) <= sizeof(CUipcMemHandle), "too long");
 
-/* Only of cuMemAlloc's memory, not of virtual memory. */
+/* cuda.h: of memory "created with cuMemAlloc", not of virtual memory. */
 CUresult CUDAAPI cuIpcGetMemHandle(CUipcMemHandle *pHandle, CUdeviceptr dptr)
 {
     struct allocation *allocation;

@@ -41,6 +41,7 @@ struct op {
     uint64_t from;
     uint64_t bytes;
     uint64_t hash;
+    uint64_t turn; /* among all that was ever enqueued */
     CUhostFn function;
     void *argument;
     struct fake_work *work;
@@ -51,6 +52,11 @@ struct op {
 struct CUstream_st {
     bool alive;
     bool was; /* alive once */
+    bool waits_for_default;
+    bool captures;
+    bool broken; /* the capture */
+    CUstreamCaptureMode mode;
+    pthread_t capturer;
     int device;
     int priority;
     uint32_t held;
@@ -63,6 +69,7 @@ struct CUstream_st {
 struct CUevent_st {
     bool alive;
     bool recorded;
+    bool timed;
     int device;
     uint32_t stream;
     uint64_t sequence;
@@ -74,6 +81,7 @@ static struct CUstream_st streams[STREAMS_MAX];
 static struct CUevent_st events[EVENTS_MAX];
 static uint32_t used_streams = 1;
 static uint64_t ticks;
+static uint64_t turns;
 static uint64_t randomness;
 static uint32_t (*chooser)(void *arg, uint32_t n);
 static void *chooser_arg;
@@ -110,6 +118,34 @@ static struct CUstream_st *stream_of(CUstream handle)
 static bool is_event(const struct CUevent_st *event)
 {
     return event >= events && event < events + EVENTS_MAX && event->alive;
+}
+
+/* ---- the default stream --------------------------------------------------
+ */
+
+/* The CUDA driver API's "Stream synchronization behavior": what is put on the
+ * legacy default stream first waits for all blocking streams of its context,
+ * and then they wait for it. Streams made with CU_STREAM_NON_BLOCKING take no
+ * part. */
+static bool wait_for_each_other(const struct CUstream_st *a,
+                                const struct CUstream_st *b)
+{
+    return a != b && a->device == b->device &&
+           ((a == &streams[0] && b->waits_for_default) ||
+            (b == &streams[0] && a->waits_for_default));
+}
+
+static bool waits_for_default(struct CUstream_st *stream, const struct op *op)
+{
+    for (uint32_t i = 0; i < used_streams; i++) {
+        const struct op *other = head_of(&streams[i]);
+
+        if (wait_for_each_other(stream, &streams[i]) && other != NULL &&
+            other->turn < op->turn) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* ---- order ---------------------------------------------------------------
@@ -168,6 +204,15 @@ static void join_clock(uint64_t *clock, const uint64_t *other)
     }
 }
 
+static void join_default(struct CUstream_st *stream)
+{
+    for (uint32_t i = 0; i < used_streams; i++) {
+        if (!wait_for_each_other(stream, &streams[i])) continue;
+        join_clock(stream->clock, streams[i].clock);
+        stream->clock[i] = streams[i].enqueued;
+    }
+}
+
 /* ---- enqueueing ----------------------------------------------------------
  */
 
@@ -188,12 +233,16 @@ static struct op *append(struct CUstream_st *stream, const char *call,
                PENDING_MAX);
         (void)drain();
     }
+    if (stream->captures) {
+        misuse(call, "on a stream that captures: a graph's work is not faked");
+    }
     /* Work enqueued behind an NCCL call that is still in progress may run
      * before what that call will enqueue. */
     if (stream->held > 0 && op->kind != OP_WORK) {
         misuse(call, "enqueues behind NCCL work that is in progress: its place "
                      "on the stream is not yet taken");
     }
+    join_default(stream);
     if (collides(stream, op)) {
         misuse(call, "touches bytes that work on another stream still uses, "
                      "and no event orders the two");
@@ -202,6 +251,7 @@ static struct op *append(struct CUstream_st *stream, const char *call,
     stream->clock[number_of(stream)] = stream->enqueued;
     added = op_at(stream, stream->enqueued);
     *added = *op;
+    added->turn = ++turns;
     return added;
 }
 
@@ -274,6 +324,7 @@ static enum fake_step do_fill(struct CUstream_st *stream, const struct op *op)
     return FAKE_DONE;
 }
 
+/* cuda.h, CUstreamWaitValue_flags. */
 static bool holds(const struct op *op)
 {
     struct place place = place_of(op->to, sizeof(uint32_t));
@@ -299,6 +350,8 @@ static enum fake_step do_write(struct CUstream_st *stream, const struct op *op)
     return FAKE_DONE;
 }
 
+/* cuda.h, cuLaunchHostFunc: it must make no CUDA call; that may return
+ * CUDA_ERROR_NOT_PERMITTED. */
 static enum fake_step do_function(const struct op *op)
 {
     in_host_function(true);
@@ -348,7 +401,8 @@ static enum fake_step advance(struct CUstream_st *stream)
     struct op *op = head_of(stream);
     enum fake_step step;
 
-    if (op == NULL || is_corrupt(stream->device) || !may_begin(op)) {
+    if (op == NULL || is_corrupt(stream->device) ||
+        waits_for_default(stream, op) || !may_begin(op)) {
         return FAKE_BLOCKED;
     }
     if (op->action == FAKE_LATE) { /* a kernel's error, found when it runs */
@@ -470,6 +524,7 @@ void reset_streams(void)
     memset(events, 0, sizeof events);
     used_streams = 1;
     ticks = 0;
+    turns = 0;
     randomness = 0;
     chooser = NULL;
 }
@@ -556,14 +611,17 @@ void hold(CUstream handle, bool held)
 void take_off(CUstream handle, struct fake_work *work)
 {
     struct CUstream_st *stream = stream_of(handle);
+    uint64_t work_turn;
 
     if (stream == NULL) return;
     for (uint64_t s = stream->done + 1; s <= stream->enqueued; s++) {
         struct op *op = op_at(stream, s);
 
         if (op->kind != OP_WORK || op->work != work) continue;
+        work_turn = op->turn;
         memset(op, 0, sizeof *op);
         op->kind = OP_RECORD;
+        op->turn = work_turn;
     }
 }
 
@@ -578,6 +636,21 @@ static bool never_ends(struct op *op, uint32_t depth)
     return never_reaches(&streams[op->stream], op->sequence, depth + 1);
 }
 
+/* Something of a stream that the default stream takes part in never ends. */
+static bool default_never_ends(struct CUstream_st *stream, uint64_t turn,
+                               uint32_t depth)
+{
+    for (uint32_t i = 0; i < used_streams; i++) {
+        struct CUstream_st *other = &streams[i];
+        uint64_t s = other->done;
+
+        if (!wait_for_each_other(stream, other)) continue;
+        while (s < other->enqueued && op_at(other, s + 1)->turn < turn) s++;
+        if (never_reaches(other, s, depth + 1)) return true;
+    }
+    return false;
+}
+
 /* Whether something up to there never ends by itself. A wait leads to another
  * stream, and so through no more streams than there are. */
 static bool never_reaches(struct CUstream_st *stream, uint64_t sequence,
@@ -586,6 +659,9 @@ static bool never_reaches(struct CUstream_st *stream, uint64_t sequence,
     if (depth == STREAMS_MAX) return false;
     for (uint64_t s = stream->done + 1; s <= sequence; s++) {
         if (never_ends(op_at(stream, s), depth)) return true;
+        if (default_never_ends(stream, op_at(stream, s)->turn, depth)) {
+            return true;
+        }
     }
     return false;
 }
@@ -598,6 +674,10 @@ bool is_blocked(CUstream handle, const struct fake_work *work)
     if (stream == NULL) return false;
     for (s = stream->done; s < stream->enqueued; s++) {
         if (op_at(stream, s + 1)->work == work) break;
+    }
+    if (s < stream->enqueued &&
+        default_never_ends(stream, op_at(stream, s + 1)->turn, 0)) {
+        return true;
     }
     return never_reaches(stream, s, 0);
 }
@@ -629,6 +709,8 @@ static CUresult make_stream(CUstream *phStream, unsigned int flags,
     stream->was = true;
     stream->device = current_device();
     stream->priority = priority;
+    stream->waits_for_default = (flags & CU_STREAM_NON_BLOCKING) == 0;
+    if (stream->waits_for_default) counts()->default_streams++;
     if (number_of(stream) >= used_streams) {
         used_streams = number_of(stream) + 1;
     }
@@ -642,7 +724,7 @@ CUresult CUDAAPI cuStreamCreate(CUstream *phStream, unsigned int Flags)
     struct call call;
 
     if (!enter_allocating(&call, "cuStreamCreate", NEED_CONTEXT)) {
-        return call.code;
+        return spoiled(&call, phStream, sizeof *phStream);
     }
     return leave(&call, make_stream(phStream, Flags, 0));
 }
@@ -653,7 +735,7 @@ CUresult CUDAAPI cuStreamCreateWithPriority(CUstream *phStream,
     struct call call;
 
     if (!enter_allocating(&call, "cuStreamCreateWithPriority", NEED_CONTEXT)) {
-        return call.code;
+        return spoiled(&call, phStream, sizeof *phStream);
     }
     return leave(&call, make_stream(phStream, flags, priority));
 }
@@ -667,12 +749,17 @@ CUresult CUDAAPI cuStreamDestroy(CUstream hStream)
         return call.code;
     }
     stream = hStream == NULL ? NULL : stream_of(hStream);
-    if (stream == NULL) return leave(&call, CUDA_ERROR_INVALID_HANDLE);
+    if (stream == NULL) {
+        misuse(call.name, "ends what is not, or is no more");
+        return leave(&call, CUDA_ERROR_INVALID_HANDLE);
+    }
     if (stream->enqueued > stream->done) {
         misuse(call.name, "work is pending on it");
     }
     stream->alive = false;
     counts()->streams--;
+    if (stream->waits_for_default) counts()->default_streams--;
+    stream->waits_for_default = false;
     return leave(&call, CUDA_SUCCESS);
 }
 
@@ -684,6 +771,7 @@ CUresult CUDAAPI cuStreamQuery(CUstream hStream)
     if (!enter(&call, "cuStreamQuery", NEED_CONTEXT)) return call.code;
     stream = stream_of(hStream);
     if (stream == NULL) return leave(&call, CUDA_ERROR_INVALID_HANDLE);
+    if (capture_forbids(&call)) return leave(&call, call.code);
     poll();
     return leave(&call, stream->done == stream->enqueued
                             ? CUDA_SUCCESS
@@ -712,7 +800,9 @@ CUresult CUDAAPI cuStreamWaitEvent(CUstream hStream, CUevent hEvent,
     if (stream == NULL || !is_event(hEvent) || Flags != 0) {
         return leave(&call, CUDA_ERROR_INVALID_HANDLE);
     }
-    if (!hEvent->recorded) { /* the driver waits for nothing then */
+    /* cuda.h, cuEventRecord: before it an event captures an empty set of work;
+     * the driver would wait for nothing. */
+    if (!hEvent->recorded) {
         misuse(call.name, "the event was never recorded, so nothing is "
                           "ordered");
         return leave(&call, CUDA_SUCCESS);
@@ -779,6 +869,94 @@ CUresult CUDAAPI cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void *userData)
     return leave(&call, CUDA_SUCCESS);
 }
 
+/* ---- capture -------------------------------------------------------------
+ */
+
+/* Of the calling thread: cuda.h, cuThreadExchangeStreamCaptureMode. */
+static _Thread_local __attribute__((tls_model("initial-exec")))
+CUstreamCaptureMode capture_mode;
+
+static bool forbids(const struct CUstream_st *stream)
+{
+    const bool mine = pthread_equal(stream->capturer, pthread_self());
+
+    if (!stream->captures || capture_mode == CU_STREAM_CAPTURE_MODE_RELAXED) {
+        return false;
+    }
+    if (mine) return stream->mode != CU_STREAM_CAPTURE_MODE_RELAXED;
+    return capture_mode == CU_STREAM_CAPTURE_MODE_GLOBAL &&
+           stream->mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
+}
+
+/* cuda.h: in the default mode a thread "is prohibited from potentially unsafe
+ * API calls" while any other captures in that mode. Queries and allocations
+ * are such: they return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, and the capture
+ * is invalidated (pytorch/pytorch#104487). */
+bool capture_forbids(struct call *call)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; i < used_streams; i++) {
+        if (!forbids(&streams[i])) continue;
+        streams[i].broken = true;
+        any = true;
+    }
+    if (any) call->code = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    return any;
+}
+
+CUresult CUDAAPI cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode)
+{
+    CUstreamCaptureMode before = capture_mode;
+    struct call call;
+
+    if (!enter(&call, "cuThreadExchangeStreamCaptureMode", NEED_INIT)) {
+        return call.code;
+    }
+    if (*mode > CU_STREAM_CAPTURE_MODE_RELAXED) {
+        return leave(&call, CUDA_ERROR_INVALID_VALUE);
+    }
+    capture_mode = *mode;
+    *mode = before;
+    return leave(&call, CUDA_SUCCESS);
+}
+
+CUresult CUDAAPI cuStreamBeginCapture(CUstream hStream,
+                                      CUstreamCaptureMode mode)
+{
+    struct CUstream_st *stream;
+    struct call call;
+
+    if (!enter(&call, "cuStreamBeginCapture", NEED_CONTEXT)) return call.code;
+    stream = hStream == NULL ? NULL : stream_of(hStream);
+    if (stream == NULL || stream->captures) { /* not the default stream */
+        return leave(&call, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    }
+    stream->captures = true;
+    stream->broken = false;
+    stream->mode = mode;
+    stream->capturer = pthread_self();
+    return leave(&call, CUDA_SUCCESS);
+}
+
+/* The graph is empty: what is put on such a stream is not faked. */
+CUresult CUDAAPI cuStreamEndCapture(CUstream hStream, CUgraph *phGraph)
+{
+    static char empty;
+    struct CUstream_st *stream;
+    struct call call;
+
+    if (!enter(&call, "cuStreamEndCapture", NEED_CONTEXT)) return call.code;
+    stream = hStream == NULL ? NULL : stream_of(hStream);
+    if (stream == NULL || !stream->captures) {
+        return leave(&call, CUDA_ERROR_ILLEGAL_STATE);
+    }
+    stream->captures = false;
+    *phGraph = stream->broken ? NULL : (CUgraph)(void *)&empty;
+    return leave(&call, stream->broken ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
+                                       : CUDA_SUCCESS);
+}
+
 /* ---- events --------------------------------------------------------------
  */
 
@@ -786,16 +964,17 @@ CUresult CUDAAPI cuEventCreate(CUevent *phEvent, unsigned int Flags)
 {
     struct call call;
 
-    (void)Flags;
     if (!enter_allocating(&call, "cuEventCreate", NEED_CONTEXT)) {
-        return call.code;
+        return spoiled(&call, phEvent, sizeof *phEvent);
     }
     for (uint32_t i = 0; i < EVENTS_MAX; i++) {
         if (events[i].alive) continue;
         memset(&events[i], 0, sizeof events[i]);
         events[i].alive = true;
+        events[i].timed = (Flags & CU_EVENT_DISABLE_TIMING) == 0;
         events[i].device = current_device();
         counts()->events++;
+        if (events[i].timed) counts()->timed_events++;
         *phEvent = &events[i];
         return leave(&call, CUDA_SUCCESS);
     }
@@ -809,9 +988,13 @@ CUresult CUDAAPI cuEventDestroy(CUevent hEvent)
     if (!enter_allocating(&call, "cuEventDestroy", NEED_CONTEXT)) {
         return call.code;
     }
-    if (!is_event(hEvent)) return leave(&call, CUDA_ERROR_INVALID_HANDLE);
+    if (!is_event(hEvent)) {
+        misuse(call.name, "ends what is not, or is no more");
+        return leave(&call, CUDA_ERROR_INVALID_HANDLE);
+    }
     hEvent->alive = false;
     counts()->events--;
+    if (hEvent->timed) counts()->timed_events--;
     return leave(&call, CUDA_SUCCESS);
 }
 
@@ -838,7 +1021,8 @@ CUresult CUDAAPI cuEventRecord(CUevent hEvent, CUstream hStream)
     return leave(&call, CUDA_SUCCESS);
 }
 
-/* An event that was never recorded is complete. */
+/* cuda.h: an event that was never recorded captures nothing, and is complete.
+ */
 CUresult CUDAAPI cuEventQuery(CUevent hEvent)
 {
     struct call call;
@@ -846,6 +1030,7 @@ CUresult CUDAAPI cuEventQuery(CUevent hEvent)
 
     if (!enter(&call, "cuEventQuery", NEED_CONTEXT)) return call.code;
     if (!is_event(hEvent)) return leave(&call, CUDA_ERROR_INVALID_HANDLE);
+    if (capture_forbids(&call)) return leave(&call, call.code);
     poll();
     complete = !hEvent->recorded ||
                streams[hEvent->stream].done >= hEvent->sequence;
@@ -865,6 +1050,8 @@ CUresult CUDAAPI cuEventSynchronize(CUevent hEvent)
 /* ---- copies --------------------------------------------------------------
  */
 
+/* The driver API's "API synchronization behavior": an asynchronous copy of
+ * pageable memory may wait. It is counted. */
 static bool is_pageable(const struct place *place)
 {
     return !place->device && place->kind == MEMORY_FREE;
@@ -1002,7 +1189,7 @@ CUresult CUDAAPI cuMemcpyBatchAsync(CUdeviceptr *dsts, CUdeviceptr *srcs,
     (void)attrs;
     if (!enter(&call, "cuMemcpyBatchAsync", NEED_CONTEXT)) return call.code;
     if (count == 0 || numAttrs == 0 || numAttrs > count || attrsIdxs[0] != 0 ||
-        hStream == NULL) { /* the default stream takes no batch */
+        hStream == NULL) { /* cuda.h: not the default stream */
         return leave(&call, CUDA_ERROR_INVALID_VALUE);
     }
     for (size_t i = 0; i < count && code == CUDA_SUCCESS; i++) {

@@ -66,6 +66,8 @@ struct fake_cuda {
     void (*hold)(CUstream stream, bool held);
     /* Host address of device memory; NULL where that is not all ours. */
     void *(*memory)(uint64_t at, uint64_t bytes, bool *is_virtual);
+    /* Asked before device memory is freed: whether it is registered. */
+    void (*before_free)(bool (*is_registered)(uint64_t at, uint64_t bytes));
     /* Virtual memory of the device, as ncclMemAlloc gives it. */
     CUresult (*allocate)(uint64_t *at, uint64_t bytes);
     CUresult (*release)(uint64_t at);

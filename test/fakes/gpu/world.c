@@ -23,7 +23,6 @@ static void settle(struct fake_settings *settings)
     settings->memory_bytes = UINT64_C(1) << 30;
     settings->seed = 1;
     settings->devices = 8;
-    settings->driver = 13000;
     settings->steps = 4;
     settings->in_progress = 1;
     settings->death = FAKE_DEATH_SILENT;
@@ -77,6 +76,7 @@ static bool read_setting(struct fake_settings *settings, const char *name,
         {"in_progress", &settings->in_progress},
         {"lenient", &settings->lenient},
         {"real_roots", &settings->real_roots},
+        {"real_threads", &settings->real_threads},
     };
     uint64_t value;
 
@@ -264,6 +264,21 @@ bool fake_process_gone(int32_t pid, uint64_t started)
     return state == 'Z' || state == 'X' || now != started;
 }
 
+uint64_t fake_world_used(const struct fake_world *world, uint32_t device)
+{
+    int64_t sum = 0;
+
+    for (uint32_t i = 0; i < FAKE_PROCESSES_MAX; i++) {
+        const struct fake_process *process = &world->processes[i];
+        const int64_t used = FAKE_LOAD(process->used[device]);
+
+        if (used != 0 && !fake_process_gone(process->pid, process->started)) {
+            sum += used;
+        }
+    }
+    return sum > 0 ? (uint64_t)sum : 0;
+}
+
 uint32_t fake_world_join(struct fake_world *world)
 {
     int32_t self = (int32_t)getpid();
@@ -425,6 +440,7 @@ void fake_world_reset(struct fake_world *world)
         struct fake_process *process = &world->processes[i];
 
         memset(&process->counts, 0, sizeof process->counts);
+        memset(process->used, 0, sizeof process->used);
         process->rank = -1;
         process->released = 0;
     }

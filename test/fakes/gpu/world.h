@@ -11,7 +11,7 @@
  *
  *   devices=8        GPUs that a process sees
  *   memory=1G        of each (K, M, G)
- *   driver=13000     as cuDriverGetVersion says it
+ *   driver=0         as cuDriverGetVersion says it; 0: of what it was built as
  *   init=0           what cuInit returns (34: the stub library, 100: no GPU)
  *   steps=4          how far one poll advances the queues
  *   manual=0         1: polls advance nothing, only the test does
@@ -23,7 +23,9 @@
  *   lenient=0        1: misuse is counted and answered as by the real
  *                    libraries, not by abort()
  *   real_roots=0     1: the bootstrap roots that NCCL leaks are real threads
- *                    with a descriptor each
+ *                    with a listening socket each
+ *   real_threads=0   1: a communicator has a real thread and a descriptor, and
+ *                    the first one raises the process's limit of descriptors
  *
  *   CALL#K:ACTION[=V][*TIMES][@process=P][@rank=R]
  *
@@ -64,6 +66,7 @@
 #define FAKE_CLIQUES_MAX 64
 #define FAKE_PROCESSES_MAX 256
 #define FAKE_RULES_MAX 32
+#define FAKE_DEVICES_MAX 16
 #define FAKE_ROOTS_MAX 1024
 #define FAKE_NAME_MAX 40
 #define FAKE_CHUNK 32768u
@@ -106,6 +109,7 @@ struct fake_settings {
     uint32_t reset_polls;
     uint32_t lenient;
     uint32_t real_roots;
+    uint32_t real_threads;
 };
 
 struct fake_rule {
@@ -131,9 +135,16 @@ struct fake_counts {
     uint64_t allocations; /* alive, device memory of any kind */
     uint64_t allocated_bytes;
     uint64_t host_allocations; /* alive: pinned or registered */
+    uint64_t handles;          /* of virtual memory: references not released */
+    uint64_t reservations;     /* of addresses: alive */
+    uint64_t mappings;         /* of virtual memory: alive */
+    uint64_t rdma_handles;     /* ever: made for GPUDirect RDMA */
     uint64_t allocating_calls; /* ever: those that a seal forbids */
     uint64_t streams;          /* alive */
+    uint64_t default_streams;  /* of them: those that wait for the default
+                                  stream, and it for them */
     uint64_t events;           /* alive */
+    uint64_t timed_events;     /* of them: those that record the time */
     uint64_t contexts;         /* references to primary contexts */
     uint64_t comms;            /* alive */
     uint64_t comms_made;
@@ -142,10 +153,11 @@ struct fake_counts {
     uint64_t roots;         /* bootstrap roots alive: a thread and a
                                descriptor each in the real library */
     uint64_t group_threads; /* NCCL starts one for each non-blocking group */
-    uint64_t registrations; /* alive */
-    uint64_t windows;       /* alive */
-    uint64_t depth_leaks;   /* calls that left their thread's group open */
-    uint64_t nccl_bytes;    /* received */
+    uint64_t registrations; /* alive, each reference */
+    uint64_t plain_registrations; /* ever, of memory that is not virtual */
+    uint64_t windows;             /* alive */
+    uint64_t depth_leaks; /* calls that left their thread's group open */
+    uint64_t nccl_bytes;  /* received */
     uint64_t rules_fired;
 };
 
@@ -155,6 +167,8 @@ struct fake_process {
     uint64_t started;  /* as /proc/PID/stat has it */
     int32_t rank;      /* of the latest communicator, or -1 */
     uint32_t released; /* raised by a test: what never ends does */
+    /* Bytes of each device: negative in a child that has freed its parent's. */
+    int64_t used[FAKE_DEVICES_MAX];
     struct fake_counts counts;
 };
 
@@ -185,9 +199,9 @@ struct fake_channel {
     uint64_t posted; /* number of the message that the sender has begun */
     uint64_t done;   /* number of the last that was received whole */
     uint64_t bytes;
-    uint64_t kind;   /* what operation, on what: the same on both sides */
-    uint32_t filled; /* of data[] */
-    uint32_t unused;
+    uint64_t kind;       /* what operation, on what: the same on both sides */
+    uint32_t filled;     /* of data[] */
+    uint32_t registered; /* the sender's buffer is */
     unsigned char data[FAKE_CHUNK];
 };
 
@@ -243,6 +257,9 @@ bool fake_world_plan(struct fake_world *world, const char *plan, char *fault);
 
 /* Without members, ready for another use; a chunk's bytes stay. */
 void fake_clique_clear(struct fake_clique *clique);
+
+/* Bytes of that device that its processes have; one that ended has none. */
+uint64_t fake_world_used(const struct fake_world *world, uint32_t device);
 
 /* This process's index, which it gets at its first call. */
 uint32_t fake_world_join(struct fake_world *world);

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,10 +32,18 @@ struct ncclWindow_vidmem {
     struct ncclComm *comm; /* NULL: free */
 };
 
+/* Whole pages, as NCCL's registration cache has them. */
+struct registration {
+    struct ncclComm *comm; /* NULL: free */
+    uint64_t begins;
+    uint64_t ends;
+    uint32_t references;
+};
+
 static struct ncclComm comms[COMMS_MAX];
 static uint32_t next_comm;
 static struct ncclWindow_vidmem windows[REGISTRATIONS_MAX];
-static struct ncclComm *registrations[REGISTRATIONS_MAX];
+static struct registration registrations[REGISTRATIONS_MAX];
 static uint64_t ids;
 
 static uint64_t mix(uint64_t hash, uint64_t value)
@@ -51,6 +61,8 @@ static uint64_t hash_bytes(const void *bytes, size_t count)
     return hash == 0 ? 1 : hash;
 }
 
+static void end_progress(struct ncclComm *comm);
+
 struct ncclComm *comm_at(uint32_t index)
 {
     return &comms[index];
@@ -64,6 +76,7 @@ bool is_comm(const struct ncclComm *comm)
 
 void reset_comms(void)
 {
+    for (uint32_t i = 0; i < next_comm; i++) end_progress(&comms[i]);
     memset(comms, 0, sizeof comms);
     memset(windows, 0, sizeof windows);
     memset(registrations, 0, sizeof registrations);
@@ -73,16 +86,19 @@ void reset_comms(void)
 /* ---- the bootstrap root --------------------------------------------------
  */
 
-/* What the real library leaks: a thread that cannot be told to stop, and its
- * listening descriptor. Here it ends when it is told. */
+/* What ncclGetUniqueId of 2.28.9 leaves behind: a detached thread, "NCCL
+ * BootstrapR", that nobody can tell to stop, and the socket on which it
+ * listens. Here it ends when it is told. */
 static void *be_root(void *argument)
 {
     const struct timespec pause = {0, 2000000};
     const struct fake_root *root = argument;
-    int file = eventfd(0, EFD_CLOEXEC);
+    int file = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     uint64_t key = 0;
     bool done = false;
 
+    (void)pthread_setname_np(pthread_self(), "NCCL BootstrapR");
+    (void)listen(file, 1);
     while (!done) {
         (void)nanosleep(&pause, NULL);
         cuda()->lock();
@@ -132,7 +148,8 @@ static void add_root(uint64_t key)
     if (root != NULL) start_root(root);
 }
 
-/* It ends when every rank has checked in, and not before. */
+/* It ends when every rank has checked in, and not before: 2.28.9's
+ * src/bootstrap.cc gives it no abort flag. */
 static void end_root(uint64_t key)
 {
     struct fake_world *world = cuda()->world();
@@ -149,13 +166,37 @@ static void end_root(uint64_t key)
     fake_world_unlock(world);
 }
 
-/* Works without a driver. Each one starts a root; 50 ids left 50 threads and
- * 50 descriptors behind. */
+/* Where NCCL_COMM_ID says at which address ranks meet, every id is that one,
+ * and none starts a root (2.28.9, src/bootstrap.cc). */
+static bool is_told_where(ncclUniqueId *uniqueId)
+{
+    const char *address = getenv("NCCL_COMM_ID");
+
+    if (address == NULL || *address == '\0') return false;
+    memset(uniqueId, 0, sizeof *uniqueId);
+    (void)snprintf(uniqueId->internal, sizeof uniqueId->internal, "%s",
+                   address);
+    return true;
+}
+
+static void make_id(ncclUniqueId *uniqueId)
+{
+    struct unique_id id = {MAGIC, getpid(), ++ids, 0, 0};
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    id.seconds = (uint64_t)now.tv_sec;
+    id.nanoseconds = (uint64_t)now.tv_nsec;
+    memset(uniqueId, 0, sizeof *uniqueId);
+    memcpy(uniqueId, &id, sizeof id);
+}
+
+/* Works without a driver. Each one starts a root: seen of 2.28.9, 50 ids left
+ * 50 threads and 50 descriptors behind. */
 ncclResult_t ncclGetUniqueId(ncclUniqueId *uniqueId)
 {
-    struct unique_id id = {MAGIC, getpid(), 0, 0, 0};
-    struct timespec now;
     struct fake_hit hit = {FAKE_NOTHING, 0};
+    bool rooted;
 
     if (uniqueId == NULL) return ncclInvalidArgument;
     if (cuda() != NULL) {
@@ -163,19 +204,57 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *uniqueId)
         cuda()->counts()->calls++;
         hit = cuda()->rule("ncclGetUniqueId");
     }
-    id.count = ++ids;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    id.seconds = (uint64_t)now.tv_sec;
-    id.nanoseconds = (uint64_t)now.tv_nsec;
-    memset(uniqueId, 0, sizeof *uniqueId);
-    memcpy(uniqueId, &id, sizeof id);
+    rooted = !is_told_where(uniqueId);
+    if (rooted) make_id(uniqueId);
     if (cuda() == NULL) return ncclSuccess;
-    if (hit.action != FAKE_FAIL) {
-        cuda()->counts()->unique_ids++;
+    if (hit.action != FAKE_FAIL) cuda()->counts()->unique_ids++;
+    if (hit.action != FAKE_FAIL && rooted) {
         add_root(hash_bytes(uniqueId, sizeof *uniqueId));
     }
     cuda()->unlock();
     return hit.action == FAKE_FAIL ? (ncclResult_t)hit.value : ncclSuccess;
+}
+
+/* ---- what a communicator has in its process ------------------------------
+ */
+
+static void *be_progress(void *argument)
+{
+    const struct timespec pause = {0, 1000000};
+    const struct ncclComm *comm = argument;
+    int file = eventfd(0, EFD_CLOEXEC);
+
+    (void)pthread_setname_np(pthread_self(), "NCCL Progress");
+    while (FAKE_LOAD(comm->progress_ends) == 0) {
+        (void)nanosleep(&pause, NULL);
+    }
+    (void)close(file);
+    return NULL;
+}
+
+/* NCCL 2.28.9 at init: starts proxy threads of its own, and raises the soft
+ * RLIMIT_NOFILE to the hard one (src/misc/utils.cc, src/proxy.cc). */
+static void start_progress(struct ncclComm *comm)
+{
+    struct rlimit files;
+
+    if (cuda()->world()->settings.real_threads == 0) return;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &files);
+    }
+    if (pthread_create(&comm->progress, NULL, be_progress, comm) == 0) {
+        comm->progress_pid = (int32_t)getpid();
+    }
+}
+
+/* ncclCommAbort and ncclCommDestroy join them. */
+static void end_progress(struct ncclComm *comm)
+{
+    if (comm->progress_pid != (int32_t)getpid()) return;
+    FAKE_STORE(comm->progress_ends, 1u);
+    (void)pthread_join(comm->progress, NULL);
+    comm->progress_pid = 0;
 }
 
 /* ---- cliques -------------------------------------------------------------
@@ -270,9 +349,9 @@ static void enter_clique(struct ncclComm *comm, struct fake_clique *clique)
     comm->serial = clique->serial;
 }
 
-/* A bootstrap root that is told something twice, or two numbers of ranks,
- * gives up; whoever came, and whoever comes, waits for ever. So does who comes
- * with an id that has been used. */
+/* NCCL 2.28.9, src/bootstrap.cc: a root that is told of one rank twice, or of
+ * two numbers of ranks, gives up; whoever came, and whoever comes, waits for
+ * ever. So does who comes with an id that has been used. */
 static bool join_locked(struct ncclComm *comm, uint64_t key)
 {
     struct fake_clique *clique = find_clique(key, comm->ranks);
@@ -305,8 +384,11 @@ static void join(struct ncclComm *comm, uint64_t key)
     }
 }
 
-/* Two ranks on one GPU of one host are refused; another NCCL_HOSTID makes
- * another host of it, and from 2.30.3 it can be allowed. */
+/* NCCL 2.28.9, src/init.cc: two ranks on one GPU of one host are refused,
+ * "Duplicate GPU detected", invalid usage. Another NCCL_HOSTID makes another
+ * host of it (src/misc/utils.cc reads it once a process; here each time, so
+ * that one process can be several hosts), and from 2.30.3
+ * NCCL_MULTI_RANK_GPU_ENABLE=1 allows it. */
 static bool has_duplicates(const struct fake_clique *clique)
 {
     const char *allowed = getenv("NCCL_MULTI_RANK_GPU_ENABLE");
@@ -414,6 +496,7 @@ static struct ncclComm *new_comm(int ranks, int rank)
     comm->ranks = ranks;
     comm->device = cuda()->device();
     comm->owner = pthread_self();
+    start_progress(comm);
     cuda()->world()->processes[cuda()->process()].rank = rank;
     cuda()->counts()->comms++;
     cuda()->counts()->comms_made++;
@@ -425,8 +508,13 @@ static bool is_config(const ncclConfig_t *config)
     return config == NULL || config->magic == MAGIC;
 }
 
+/* User guide, "Environment Variables": NCCL_COMM_BLOCKING, where it is set,
+ * overrides what the configuration says (2.28.9, src/init.cc). */
 static bool is_blocking(const ncclConfig_t *config, bool otherwise)
 {
+    const char *forced = getenv("NCCL_COMM_BLOCKING");
+
+    if (forced != NULL && *forced != '\0') return strcmp(forced, "0") != 0;
     if (config == NULL || config->blocking == NCCL_CONFIG_UNDEF_INT) {
         return otherwise;
     }
@@ -453,7 +541,7 @@ static ncclResult_t init(struct call *call, ncclComm_t *out, const int *place,
 }
 
 /* On a thread without a device it returns an error and leaves the thread's
- * group open. */
+ * group open, as 2.28.9 does. */
 ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int nranks,
                                     ncclUniqueId commId, int rank,
                                     ncclConfig_t *config)
@@ -518,7 +606,7 @@ static struct ncclComm *begin_child(struct ncclComm *parent, int ranks,
     return child;
 }
 
-/* With the color's members in the order of key, then of rank. */
+/* With the color's members in the order of key, then of rank (nccl.h). */
 static void join_split(struct ncclComm *comm, const struct fake_clique *clique)
 {
     const struct fake_member *self = &clique->members[comm->rank];
@@ -629,8 +717,9 @@ static int survivors(int ranks, int rank, const int *excluded, int count,
     return survive;
 }
 
-/* With abort it ends what runs, in the caller, even where the communicator
- * does not block. */
+/* NCCL 2.27.3, src/init.cc: with NCCL_SHRINK_ABORT it waits for the streams in
+ * the caller, even where the communicator does not block. Its parent must not
+ * be destroyed afterwards (pytorch/pytorch#194775). */
 static void stop_for_shrink(struct ncclComm *comm, const struct fake_hit *hit)
 {
     while ((hit->action == FAKE_NEVER && !cuda()->released()) ||
@@ -642,6 +731,8 @@ static void stop_for_shrink(struct ncclComm *comm, const struct fake_hit *hit)
     comm->shrunk = true;
 }
 
+/* NCCL 2.27.3: those who survive call it, all with the same list; the parent
+ * must be idle and healthy, or the flag must be NCCL_SHRINK_ABORT (nccl.h). */
 ncclResult_t ncclCommShrink(ncclComm_t comm, int *excludeRanksList,
                             int excludeRanksCount, ncclComm_t *newcomm,
                             ncclConfig_t *config, int shrinkFlags)
@@ -766,9 +857,9 @@ ncclResult_t ncclCommGrow(ncclComm_t comm, int nRanks,
 static void forget_registrations(const struct ncclComm *comm)
 {
     for (uint32_t i = 0; i < REGISTRATIONS_MAX; i++) {
-        if (registrations[i] == comm) {
-            registrations[i] = NULL;
-            cuda()->counts()->registrations--;
+        if (registrations[i].comm == comm) {
+            cuda()->counts()->registrations -= registrations[i].references;
+            registrations[i].comm = NULL;
         }
         if (windows[i].comm == comm) {
             windows[i].comm = NULL;
@@ -782,6 +873,7 @@ void end_comm(struct ncclComm *comm, enum fake_presence presence)
     if (comm->child != NULL) end_comm(comm->child, FAKE_GONE);
     drop_works(comm);
     forget_registrations(comm);
+    end_progress(comm);
     set_presence(comm, presence);
     comm->state = STATE_GONE;
     comm->job = JOB_NONE;
@@ -797,9 +889,11 @@ static bool is_among(const struct ncclComm *comm,
     return false;
 }
 
-/* Stopping waits for the device: for kernels behind what never ends, which
- * cannot see that they are aborted, and for the kernels of every other
- * communicator on that device. So all of a device go in one group. */
+/* Stopping waits for the device (2.28.9, commDestroySync in src/init.cc): for
+ * kernels behind what never ends, which cannot see that they are aborted, and
+ * for the kernels of every other communicator on that device. So all of a
+ * device go in one group, from 2.22 on (NVIDIA/nccl#1013,
+ * pytorch/pytorch#119797). */
 bool cannot_stop(struct ncclComm *const *stopped, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
@@ -827,8 +921,9 @@ static bool must_wait(struct ncclComm *const *aborted, uint32_t count,
     return cannot_stop(aborted, count) && !cuda()->released();
 }
 
-/* Blocks, whatever the communicator was asked for; what its kernels had
- * written stays. Afterwards it is gone, also after an error. */
+/* Blocks, whatever the communicator was asked for (2.28.9, ncclCommAbort in
+ * src/init.cc); what its kernels had written stays. Afterwards it is gone, also
+ * after an error. */
 ncclResult_t abort_comms(struct ncclComm *const *aborted, uint32_t count,
                          const struct fake_hit *hits)
 {
@@ -867,8 +962,10 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
 }
 
 #if FAKE_NCCL_VERSION >= 22807
-/* Ends the thread that runs a group, in the caller; waits for the streams in
- * a thread of its own, so that the caller can poll. */
+/* NCCL 2.28.7, src/init.cc: ends the thread that runs a group, in the caller;
+ * waits for the streams in a thread of its own, so that the caller can poll. An
+ * invalid argument with flags, and where a revoke, a finalize or a destroy has
+ * begun. */
 ncclResult_t ncclCommRevoke(ncclComm_t comm, int revokeFlags)
 {
     struct call call;
@@ -889,6 +986,8 @@ ncclResult_t ncclCommRevoke(ncclComm_t comm, int revokeFlags)
 }
 #endif
 
+/* User guide, "Finalizing a communicator": done when all that was begun is, and
+ * so when every peer has come to it. */
 ncclResult_t ncclCommFinalize(ncclComm_t comm)
 {
     struct call call;
@@ -912,8 +1011,9 @@ static bool has_dead_peer(const struct ncclComm *comm)
     return false;
 }
 
-/* Waits for what is pending, and so for the peers. On a communicator whose
- * call is in progress it is an error, and leaves the thread's group open. */
+/* Waits for what is pending, and so for the peers (user guide, "Destroying a
+ * communicator": it is collective within a node). On a communicator whose call
+ * is in progress it is an error, and leaves the thread's group open. */
 ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
     struct call call;
@@ -977,51 +1077,119 @@ ncclResult_t ncclCommUserRank(const ncclComm_t comm, int *rank)
 /* ---- buffers -------------------------------------------------------------
  */
 
+bool is_registered_with(const struct ncclComm *comm, uint64_t at,
+                        uint64_t bytes)
+{
+    for (uint32_t i = 0; i < REGISTRATIONS_MAX; i++) {
+        if (registrations[i].comm == comm && registrations[i].begins <= at &&
+            at + bytes <= registrations[i].ends) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool is_registered(uint64_t at, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < REGISTRATIONS_MAX; i++) {
+        if (registrations[i].comm != NULL &&
+            registrations[i].begins < at + bytes &&
+            at < registrations[i].ends) {
+            return true;
+        }
+    }
+    return false;
+}
+
 #if FAKE_NCCL_VERSION >= 21901
+/* NCCL's src/register/register.cc: local, waits for nothing, and remembers
+ * whole pages; what lies within a range that is there has the same handle, and
+ * another reference. Any device memory is accepted. That of cuMemAlloc has no
+ * effect (NCCL_LEGACY_CUDA_REGISTER is off), and NCCL_LOCAL_REGISTER=0 leaves
+ * everything out: the handle is NULL then. */
+static struct registration *remember(struct ncclComm *comm, uint64_t at,
+                                     uint64_t bytes)
+{
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t begins = at & ~(page - 1);
+    const uint64_t ends = (at + bytes + page - 1) & ~(page - 1);
+    struct registration *free_one = NULL;
+
+    for (uint32_t i = 0; i < REGISTRATIONS_MAX; i++) {
+        struct registration *there = &registrations[i];
+
+        if (there->comm == comm && there->begins <= begins &&
+            ends <= there->ends) {
+            there->references++;
+            return there;
+        }
+        if (there->comm == NULL && free_one == NULL) free_one = there;
+    }
+    if (free_one == NULL) return NULL;
+    free_one->comm = comm;
+    free_one->begins = begins;
+    free_one->ends = ends;
+    free_one->references = 1;
+    return free_one;
+}
+
+static bool is_registering_off(void)
+{
+    const char *on = getenv("NCCL_LOCAL_REGISTER");
+
+    return on != NULL && strcmp(on, "0") == 0;
+}
+
 ncclResult_t ncclCommRegister(const ncclComm_t comm, void *buff, size_t size,
                               void **handle)
 {
+    const uint64_t at = (uint64_t)(uintptr_t)buff;
+    bool is_virtual = false;
     struct call call;
 
     if (!enter(&call, "ncclCommRegister", comm, ALLOW_IDLE)) return call.code;
-    if (handle == NULL ||
-        cuda()->memory((uint64_t)(uintptr_t)buff, size, NULL) == NULL) {
-        return leave(&call, ncclInvalidArgument);
+    if (handle == NULL || size == 0) return leave(&call, ncclInvalidArgument);
+    if (cuda()->memory(at, size, &is_virtual) == NULL) {
+        return leave(&call,
+                     refuse(&call, ncclInvalidArgument,
+                            "registers what is not whole device memory"));
     }
-    for (uint32_t i = 0; i < REGISTRATIONS_MAX; i++) {
-        if (registrations[i] != NULL) continue;
-        registrations[i] = comm;
-        *handle = &registrations[i];
-        cuda()->counts()->registrations++;
-        return leave(&call, ncclSuccess);
-    }
-    return leave(&call, ncclInternalError);
+    *handle = NULL;
+    if (is_registering_off()) return leave(&call, ncclSuccess);
+    *handle = remember(comm, at, size);
+    if (*handle == NULL) return leave(&call, ncclInternalError);
+    cuda()->counts()->registrations++;
+    if (!is_virtual) cuda()->counts()->plain_registrations++;
+    return leave(&call, ncclSuccess);
 }
 
+/* A handle that is NULL is none; one that is not known is invalid usage. */
 ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle)
 {
-    struct ncclComm **registration = handle;
+    struct registration *there = handle;
     struct call call;
 
     if (!enter(&call, "ncclCommDeregister", comm, ALLOW_REVOKED)) {
         return call.code;
     }
-    if (registration < registrations ||
-        registration >= registrations + REGISTRATIONS_MAX ||
-        *registration != comm) {
-        return leave(&call, ncclInvalidArgument);
+    if (handle == NULL) return leave(&call, ncclSuccess);
+    if (there < registrations || there >= registrations + REGISTRATIONS_MAX ||
+        there->comm != comm) {
+        return leave(&call, ncclInvalidUsage);
     }
     if (works_of(comm) > 0) {
-        (void)refuse(&call, ncclInvalidUsage, "work is pending");
+        (void)refuse(&call, ncclInvalidUsage,
+                     "deregisters while work is pending");
     }
-    *registration = NULL;
     cuda()->counts()->registrations--;
+    if (--there->references == 0) there->comm = NULL;
     return leave(&call, ncclSuccess);
 }
 #endif
 
 #if FAKE_NCCL_VERSION >= 22703
-/* All ranks together; virtual memory, and aligned. */
+/* NCCL 2.27.3, user guide, "Window Registration": all ranks together; virtual
+ * memory, and aligned as nccl.h says. */
 ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size,
                                     ncclWindow_t *win, int winFlags)
 {

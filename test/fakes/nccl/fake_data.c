@@ -168,7 +168,8 @@ void launch_works(struct ncclComm *comm)
     }
 }
 
-/* What has arrived stays, and the rest of the destination is garbage. */
+/* Aborted: what has arrived stays, and the rest of the destination is
+ * garbage. */
 void drop_works(struct ncclComm *comm)
 {
     for (uint32_t i = 0; i < WORKS_MAX; i++) {
@@ -231,6 +232,7 @@ static bool step_send(struct work *work, struct part *part)
     if (to->posted != part->sequence) {           /* nobody else writes it */
         to->bytes = part->bytes;
         to->kind = part->tag;
+        to->registered = part->registered;
         FAKE_STORE(to->posted, part->sequence);
         moved = true;
     }
@@ -239,11 +241,27 @@ static bool step_send(struct work *work, struct part *part)
     return (from != NULL && send_chunk(to, part, from)) || moved;
 }
 
+/* NCCL's user guide, "User Buffer Registration": if any rank passes a
+ * registered buffer to a communication call, all must, "otherwise, mixing
+ * registered and non-registered buffers can result in undefined behavior". */
+static void check_registered(const struct work *work,
+                             const struct fake_channel *from,
+                             const struct part *part, int peer)
+{
+    if (from->registered == part->registered) return;
+    cuda()->misuse("ncclRecv",
+                   "the buffer of rank %d is %sregistered, that of rank %d is "
+                   "%s: all ranks' buffers are registered, or none",
+                   peer, from->registered ? "" : "not ", work->comm->rank,
+                   part->registered ? "" : "not");
+}
+
 /* A message for `sequence` is there, and is what is expected. */
 static bool is_posted(const struct work *work, const struct fake_channel *from,
                       const struct part *part, int peer, uint64_t sequence)
 {
     if (from == NULL || FAKE_LOAD(from->posted) != sequence) return false;
+    check_registered(work, from, part, peer);
     if (from->bytes == part->bytes && from->kind == part->tag) return true;
     cuda()->misuse("ncclRecv",
                    "rank %d sends %llu bytes (operation %llx), rank %d expects "
@@ -372,7 +390,8 @@ static void copy_source(struct work *work)
     }
 }
 
-/* A slot's old bytes must never pass for new ones. */
+/* A slot's old bytes must never pass for new ones: nothing says what a
+ * destination holds before an operation has ended. */
 static void begin_work(struct work *work)
 {
     unsigned char *at;
@@ -389,7 +408,9 @@ static void begin_work(struct work *work)
     }
 }
 
-/* A socket that is reset is reported, at once; nothing else ever is. */
+/* A peer's socket that is reset is reported, at once, as ncclRemoteError
+ * (nccl.h; 2.28.9, src/misc/socket.cc). Over NVLink, P2P and shared memory
+ * nothing ever is (NVIDIA/nccl#279). */
 static void look_for_dead(struct work *work)
 {
     const struct fake_settings *settings = &cuda()->world()->settings;
@@ -421,7 +442,7 @@ static bool is_lost(const struct work *work)
 }
 
 /* Works of one communicator run in the order in which they were launched, on
- * whatever streams. */
+ * whatever streams (user guide, "CUDA Stream Semantics"). */
 static enum fake_step advance(struct fake_work *base)
 {
     struct work *work = (struct work *)base;
@@ -451,7 +472,8 @@ static enum fake_step advance(struct fake_work *base)
 /* ---- launching -----------------------------------------------------------
  */
 
-/* A send to oneself without its receive is refused, not waited for. */
+/* A send to oneself without its receive is refused as invalid usage, not
+ * waited for (2.28.9, src/enqueue.cc). */
 static bool is_self_matched(const struct item *items, uint32_t count,
                             const struct ncclComm *comm)
 {
@@ -655,6 +677,10 @@ static void put(const struct data *data, enum part_kind kind, int peer,
                      (uint64_t)data->type << 16 | (uint64_t)data->root;
     if (data->operation == OPERATION_POINT_TO_POINT) {
         item->part.tag &= ~(uint64_t)0xFFFF; /* each side names the other */
+    }
+    if (data->operation == OPERATION_POINT_TO_POINT ||
+        data->operation == OPERATION_BROADCAST) {
+        item->part.registered = is_registered_with(data->comm, at, data->bytes);
     }
 }
 

@@ -34,7 +34,8 @@ static const struct fake_cuda *driver;
 /* ---- entry ---------------------------------------------------------------
  */
 
-/* Loading NCCL needs no driver: it looks for one when it is to be used. */
+/* Loading NCCL needs no driver: 2.28.9's libnccl.so.2 names no libcuda among
+ * what it needs (readelf -d), and looks for one when it is to be used. */
 static void find_driver(void)
 {
     void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
@@ -47,6 +48,7 @@ static void find_driver(void)
     if (found != NULL) {
         memcpy(&get, &found, sizeof get);
         driver = get();
+        driver->before_free(is_registered);
     } else {
         (void)dlclose(library);
     }
@@ -75,8 +77,9 @@ static bool is_busy(const struct ncclComm *comm)
     return comm->job != JOB_NONE;
 }
 
-/* One thread at a time calls one communicator; ending it may be handed to
- * another thread. */
+/* NCCL's user guide, "Thread Safety": one thread at a time operates a
+ * communicator. Here that is one thread for good, but for ending it, which may
+ * be handed to another: whoever needs more says so (fake_nccl_hand_over). */
 static bool is_right_thread(struct call *call, struct ncclComm *comm,
                             unsigned allow)
 {
@@ -101,8 +104,9 @@ static bool is_right_thread(struct call *call, struct ncclComm *comm,
 static bool is_in_state(struct call *call, struct ncclComm *comm,
                         unsigned allow)
 {
-    /* Answered so by the library; a program that waits for the end of a job,
-     * as it must, never sees it. */
+    /* Answered so by the library (NVIDIA/nccl#1734); a program that waits for
+     * the end of a job, as nccl.h asks of one that does not block ("the caller
+     * must poll"; user guide, "Fault Tolerance"), never sees it. */
     if (is_busy(comm) && (allow & ALLOW_BUSY) == 0) {
         (void)refuse(call, ncclInvalidArgument,
                      "called while an earlier call is in progress");
@@ -110,7 +114,9 @@ static bool is_in_state(struct call *call, struct ncclComm *comm,
     }
     if (!is_busy(comm) && comm->async != ncclSuccess &&
         (allow & ALLOW_FAILED) == 0) {
-        /* It may have come between the caller's question and this call. */
+        /* User guide, "Asynchronous errors and error handling": only abort
+         * may follow. It may have come between the caller's question and this
+         * call. */
         if (comm->told) {
             (void)refuse(call, comm->async,
                          "called after an asynchronous error, which only "
@@ -120,6 +126,8 @@ static bool is_in_state(struct call *call, struct ncclComm *comm,
         comm->told = true;
         return false;
     }
+    /* NCCL 2.28.7, src/init.cc: what is revoked takes only destroy, abort,
+     * split and shrink. */
     if (comm->state == STATE_REVOKED && (allow & ALLOW_REVOKED) == 0) {
         call->code = ncclInvalidUsage;
         return false;
@@ -154,7 +162,8 @@ static bool context_may(struct call *call, unsigned allow)
                      "called after the context was lost");
         return false;
     }
-    /* The device is that of the current context: without one there is none. */
+    /* NCCL has the CUDA runtime in it, and takes the device of the thread's
+     * current context (cudaGetDevice in src/init.cc). */
     if (driver->device() < 0) {
         driver->counts()->no_context++;
         (void)refuse(call, ncclUnhandledCudaError,
@@ -206,9 +215,10 @@ ncclResult_t leave(struct call *call, ncclResult_t code)
  */
 
 /* Calls that start a group of their own and return early on an error leave it
- * open: the thread's next calls are queued and never run. Seen of init
- * without a device in 2.28.9: the next ncclGroupEnd() returned success, and
- * the one after that invalid usage. */
+ * open: the thread's next calls are queued and never run. Seen of
+ * ncclCommInitRankConfig without a device in 2.28.9: the next ncclGroupEnd()
+ * returned success, and the one after that invalid usage; src/init.cc has the
+ * same in Abort, Revoke and Destroy, up to 2.30.7. */
 void leak_depth(void)
 {
     depth++;
@@ -246,6 +256,7 @@ struct item *add_item(enum item_kind kind, struct ncclComm *comm)
     return item;
 }
 
+/* NCCL 2.28.9, src/group.cc: an invalid argument. */
 static bool is_mixed(void)
 {
     for (uint32_t i = 1; i < group->count; i++) {
@@ -390,7 +401,8 @@ void wait_a_little(void)
     }
 }
 
-/* Each group of a non-blocking communicator is run by a thread of its own. */
+/* NCCL 2.28.9, src/group.cc: each group of a non-blocking communicator is run
+ * by a thread of its own, and what began it returns ncclInProgress. */
 ncclResult_t begin_job(struct ncclComm *comm, enum job job,
                        const struct fake_hit *hit)
 {
@@ -480,7 +492,8 @@ void poll_job(struct ncclComm *comm)
     if (comm->late != ncclSuccess || can_end(comm)) end_job(comm);
 }
 
-/* Does not block; on success it joins the thread that has run the group. */
+/* Does not block; on success it joins the thread that has run the group
+ * (2.28.9, src/init.cc). */
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError)
 {
     struct call call;
@@ -530,7 +543,8 @@ const char *ncclGetLastError(ncclComm_t comm)
 }
 
 #if FAKE_NCCL_VERSION >= 21901
-/* Waits for the device, as every allocation may. */
+/* Memory of cuMemCreate's kind, shareable (2.19, src/allocator.cc). Waits for
+ * the device, as every allocation may. */
 ncclResult_t ncclMemAlloc(void **ptr, size_t size)
 {
     struct call call;

@@ -57,7 +57,8 @@ enum part_kind {
 struct part {
     enum part_kind kind;
     bool done;
-    bool copies; /* PART_SEND of a reduction: from the copy of the source */
+    bool copies;     /* PART_SEND of a reduction: from the copy of the source */
+    bool registered; /* its buffer is, where that is compared */
     int peer;
     uint64_t at;   /* address that is sent from, or received into */
     uint64_t from; /* PART_COPY: address; of a reduction: offset in the
@@ -120,6 +121,9 @@ struct ncclComm {
     ncclComm_t *child_out;
     bool splitting;
     uint32_t windows;
+    pthread_t progress;   /* the thread that moves its data over the network */
+    int32_t progress_pid; /* whose thread it is; 0: none */
+    uint32_t progress_ends;
     char text[160]; /* of ncclGetLastError */
 };
 
@@ -208,6 +212,10 @@ ncclResult_t abort_comms(struct ncclComm *const *comms, uint32_t count,
                          const struct fake_hit *hits);
 /* Stopping now would wait for what never ends. */
 bool cannot_stop(struct ncclComm *const *comms, uint32_t count);
+/* Whether that is within what was registered with it. */
+bool is_registered_with(const struct ncclComm *comm, uint64_t at,
+                        uint64_t bytes);
+bool is_registered(uint64_t at, uint64_t bytes); /* in part, with any */
 void reset_comms(void);
 
 /* ---- operations ------------------------------------------------------------

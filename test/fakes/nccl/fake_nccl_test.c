@@ -258,6 +258,30 @@ static void a_communicator_that_blocks_returns_when_it_is_done(void **state)
     good(ncclCommDestroy(self->comm));
 }
 
+static void the_environment_may_make_it_block(void **state)
+{
+    (void)state;
+    (void)setenv("NCCL_COMM_BLOCKING", "1", 1);
+    good(begin(1, new_id(), 0)); /* although it was asked not to */
+    (void)unsetenv("NCCL_COMM_BLOCKING");
+    good(broadcast(0, 100));
+}
+
+static void the_environment_may_make_all_ids_one(void **state)
+{
+    ncclUniqueId first;
+    ncclUniqueId second;
+
+    (void)state;
+    (void)setenv("NCCL_COMM_ID", "127.0.0.1:12345", 1);
+    first = new_id();
+    second = new_id();
+    (void)unsetenv("NCCL_COMM_ID");
+    assert_memory_equal(&first, &second, sizeof first);
+    assert_int_equal(fake_gpu_counts().roots, 0);
+    assert_int_equal(fake_gpu_counts().unique_ids, 2);
+}
+
 static void two_ranks_on_one_gpu_are_refused(void **state)
 {
     ncclUniqueId id = new_id();
@@ -478,6 +502,33 @@ static void roots_may_be_real_threads_with_descriptors(void **state)
     wait_until(threads + 5, files + 5);
     set_up(state); /* ends them, which the real library cannot */
     wait_until(threads, files);
+}
+
+static void a_communicator_may_have_a_real_thread_until_it_ends(void **state)
+{
+    struct rlimit before;
+    struct rlimit after;
+    pthread_t first;
+    int threads;
+    int files;
+
+    (void)state;
+    assert_int_equal(pthread_create(&first, NULL, be_nothing, NULL), 0);
+    (void)pthread_join(first, NULL);
+    threads = entries_of("/proc/self/task");
+    files = entries_of("/proc/self/fd");
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    after = before;
+    after.rlim_cur = before.rlim_cur / 2;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &after), 0);
+    fake_gpu_plan("real_threads=1");
+    meet(2);
+    wait_until(threads + 2, files + 2);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &after), 0);
+    assert_int_equal(after.rlim_cur, before.rlim_max);
+    for (int i = 0; i < 2; i++) good(ncclCommAbort(use(i)->comm));
+    assert_int_equal(entries_of("/proc/self/fd"), files); /* joined */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 static void each_group_that_does_not_block_starts_a_thread(void **state)
@@ -1506,6 +1557,145 @@ registrations_are_counted_and_end_with_their_communicator(void **state)
     assert_int_equal(fake_gpu_counts().registrations, 0);
 }
 
+static void registering_finds_what_is_registered(void **state)
+{
+    void *whole;
+    void *part;
+    void *memory;
+
+    (void)state;
+    meet(1);
+    good(ncclCommRegister(ranks[0].comm, device(ranks[0].from), BYTES, &whole));
+    good(ncclCommRegister(ranks[0].comm, device(ranks[0].from + 5000), 100,
+                          &part));
+    assert_ptr_equal(part, whole);
+    assert_int_equal(fake_gpu_counts().plain_registrations, 2);
+    good(ncclCommDeregister(ranks[0].comm, part));
+    good(ncclCommDeregister(ranks[0].comm, whole));
+    assert_int_equal(ncclCommDeregister(ranks[0].comm, whole),
+                     ncclInvalidUsage);
+    good(ncclCommDeregister(ranks[0].comm, NULL));
+    good(ncclMemAlloc(&memory, 100)); /* virtual */
+    good(ncclCommRegister(ranks[0].comm, memory, 100, &whole));
+    assert_int_equal(fake_gpu_counts().plain_registrations, 2);
+    assert_int_equal(fake_gpu_counts().registrations, 1);
+}
+
+static void registering_can_fail_and_can_be_switched_off(void **state)
+{
+    void *handle = NULL;
+
+    (void)state;
+    meet(1);
+    fake_gpu_plan("ncclCommRegister#1:fail=1");
+    assert_int_equal(
+        ncclCommRegister(ranks[0].comm, device(ranks[0].from), BYTES, &handle),
+        ncclUnhandledCudaError);
+    (void)setenv("NCCL_LOCAL_REGISTER", "0", 1);
+    handle = device(ranks[0].from);
+    good(
+        ncclCommRegister(ranks[0].comm, device(ranks[0].from), BYTES, &handle));
+    (void)unsetenv("NCCL_LOCAL_REGISTER");
+    assert_null(handle);
+    assert_int_equal(fake_gpu_counts().registrations, 0);
+}
+
+static void register_freed(void *arg)
+{
+    void *handle;
+
+    (void)arg;
+    meet(1);
+    ok(cuMemFree(ranks[0].to));
+    (void)ncclCommRegister(ranks[0].comm, device(ranks[0].to), BYTES, &handle);
+}
+
+static void free_registered(void *arg)
+{
+    void *handle;
+
+    (void)arg;
+    meet(1);
+    good(ncclCommRegister(ranks[0].comm, device(ranks[0].to + 8192), 10,
+                          &handle));
+    (void)cuMemFree(ranks[0].to);
+}
+
+static void free_deregistered(void *arg)
+{
+    void *handles[2];
+
+    (void)arg;
+    meet(1);
+    for (int i = 0; i < 2; i++) {
+        good(ncclCommRegister(ranks[0].comm, device(ranks[0].to), BYTES,
+                              &handles[i]));
+    }
+    for (int i = 0; i < 2; i++) {
+        good(ncclCommDeregister(ranks[0].comm, handles[i]));
+    }
+    ok(cuMemFree(ranks[0].to));
+    good(ncclCommRegister(ranks[0].comm, device(ranks[0].from), BYTES,
+                          &handles[0]));
+    good(ncclCommAbort(ranks[0].comm));
+    ok(cuMemFree(ranks[0].from));
+}
+
+static void deregister_pending(void *arg)
+{
+    void *handle;
+
+    (void)arg;
+    meet(2);
+    good(ncclCommRegister(use(0)->comm, device(ranks[0].from), BYTES, &handle));
+    begun(send(0, 1, 10));
+    good(outcome(ranks[0].comm));
+    (void)ncclCommDeregister(ranks[0].comm, handle);
+}
+
+static void
+registered_memory_is_not_freed_nor_freed_memory_registered(void **state)
+{
+    (void)state;
+    assert_true(misuse_aborts(register_freed, NULL, "registers what is not"));
+    assert_true(misuse_aborts(free_registered, NULL, "frees memory that is"));
+    assert_true(misuse_aborts(deregister_pending, NULL, "is pending"));
+    assert_true(misuse_is_fine(free_deregistered, NULL));
+}
+
+/* Of the ranks whose bit is set the buffers are registered. */
+static void transfer_registered(void *arg)
+{
+    const unsigned which = *(const unsigned *)arg;
+    void *handle;
+
+    meet(2);
+    if ((which & 1) != 0) {
+        good(ncclCommRegister(use(0)->comm, device(ranks[0].from), BYTES,
+                              &handle));
+    }
+    if ((which & 2) != 0) {
+        good(ncclCommRegister(use(1)->comm, device(ranks[1].to), BYTES,
+                              &handle));
+    }
+    begun(send(0, 1, 10));
+    begun(receive(1, 0, 10));
+    finish(2);
+}
+
+static void buffers_are_registered_by_all_ranks_or_by_none(void **state)
+{
+    unsigned which[] = {0, 1, 2, 3};
+
+    (void)state;
+    assert_true(misuse_is_fine(transfer_registered, &which[0]));
+    assert_true(
+        misuse_aborts(transfer_registered, &which[1], "that of rank 1 is not"));
+    assert_true(misuse_aborts(transfer_registered, &which[2],
+                              "rank 0 is not registered"));
+    assert_true(misuse_is_fine(transfer_registered, &which[3]));
+}
+
 static void a_window_is_virtual_memory_registered_by_all(void **state)
 {
     ncclWindow_t window[2];
@@ -1651,6 +1841,8 @@ int main(void)
         WITH(a_communicator_knows_its_place),
         WITH(a_call_is_in_progress_for_as_many_polls_as_asked),
         WITH(a_communicator_that_blocks_returns_when_it_is_done),
+        WITH(the_environment_may_make_it_block),
+        WITH(the_environment_may_make_all_ids_one),
         WITH(two_ranks_on_one_gpu_are_refused),
         WITH(another_host_id_makes_one_gpu_two),
         WITH(two_that_were_told_one_rank_wait_for_ever),
@@ -1664,6 +1856,7 @@ int main(void)
         WITH(destroying_in_progress_is_misuse_and_leaks_a_group),
         WITH(every_id_leaves_a_root_until_all_have_come),
         WITH(roots_may_be_real_threads_with_descriptors),
+        WITH(a_communicator_may_have_a_real_thread_until_it_ends),
         WITH(each_group_that_does_not_block_starts_a_thread),
         WITH(a_broadcast_reaches_everyone_at_any_size),
         WITH(a_broadcast_may_be_in_place),
@@ -1718,6 +1911,10 @@ int main(void)
         WITH(survivors_that_exclude_differently_wait_for_ever),
         WITH(a_split_makes_one_of_each_color),
         WITH(registrations_are_counted_and_end_with_their_communicator),
+        WITH(registering_finds_what_is_registered),
+        WITH(registering_can_fail_and_can_be_switched_off),
+        WITH(registered_memory_is_not_freed_nor_freed_memory_registered),
+        WITH(buffers_are_registered_by_all_ranks_or_by_none),
         WITH(a_window_is_virtual_memory_registered_by_all),
         WITH(older_and_newer_libraries_have_what_was_there_then),
         WITH(a_communicator_grows_from_2_29),
