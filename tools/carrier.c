@@ -274,12 +274,13 @@ static int open_spec(struct carrier *carrier, const char *command)
 }
 
 int carrier_make(struct carrier *carrier, const struct job *job, uint32_t slots,
-                 uint32_t receivers, const char *command)
+                 uint32_t receivers, uint64_t patience_ns, const char *command)
 {
     uint32_t keys;
 
     if (carrier->is_nccl) {
-        return carrier_gpu_make(carrier, job, slots, receivers + 1, command);
+        return carrier_gpu_make(carrier, job, slots, receivers + 1, patience_ns,
+                                command);
     }
     if (!carrier->is_store) { return 0; }
     if (carrier->own) {

@@ -91,10 +91,11 @@ int carrier_parse(struct carrier *carrier, const char *command);
 uint32_t carrier_device(const struct carrier *carrier, uint32_t member);
 
 /* The coordinator's: opens the store, and makes one of the job's own first; or
- * looks for the GPUs. Returns 0; 2 or 9 after one line on stderr, as store_open
- * has it. */
+ * looks for the GPUs, which is for before anything else is made: a driver that
+ * does not come back in patience_ns ends the process. Returns 0; 2 or 9 after
+ * one line on stderr, as store_open has it. */
 int carrier_make(struct carrier *carrier, const struct job *job, uint32_t slots,
-                 uint32_t receivers, const char *command);
+                 uint32_t receivers, uint64_t patience_ns, const char *command);
 
 /* Where the others find it; `path` has 64 bytes. False: there is none. */
 bool carrier_path(const struct carrier *carrier, char *path);

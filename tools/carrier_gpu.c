@@ -4,12 +4,19 @@
 #include "carrier_gpu.h"
 
 #include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "cleat/cuda.h"
 #include "cleat/nccl.h"
+
+#define LOOK_NAP_NS 1000000
 
 static int refuse(const char *command, const char *why)
 {
@@ -188,19 +195,26 @@ static int check_shared(struct carrier *carrier, uint32_t members,
         info->several_ranks != 0 ? ", or NCCL_MULTI_RANK_GPU_ENABLE=1" : "");
 }
 
-int carrier_gpu_make(struct carrier *carrier, const struct job *job,
-                     uint32_t slots, uint32_t members, const char *command)
+/* What the coordinator asks of the driver. */
+struct look {
+    struct carrier *carrier;
+    const struct job *job;
+    uint32_t slots;
+    uint32_t members;
+    const char *command;
+    int result;
+    atomic_bool done;
+};
+
+static int look_at(const struct look *look)
 {
     static struct cleat_cuda_info cuda;
+    struct carrier *carrier = look->carrier;
+    const char *command = look->command;
     struct cleat_nccl_info nccl;
     struct cleat_error error;
     int result;
 
-    if (members > CLEAT_NCCL_RECEIVERS_MAX + 1) {
-        return options_fail(
-            command, "--transport nccl: at most %u engines, not %" PRIu32,
-            CLEAT_NCCL_RECEIVERS_MAX, members - 1);
-    }
     if (cleat_cuda_look(NULL, &cuda, &error) != CLEAT_OK ||
         cleat_nccl_look(NULL, &nccl, &error) != CLEAT_OK) {
         return refuse(command, error.text);
@@ -209,14 +223,81 @@ int carrier_gpu_make(struct carrier *carrier, const struct job *job,
     if (cuda.devices_count == 0) {
         return refuse(command, CLEAT_CUDA_LIBRARY " shows no device");
     }
-    result = check_devices(carrier, members, command);
+    result = check_devices(carrier, look->members, command);
     if (result == 0) {
-        result = check_memory(carrier, job, slots, members, &cuda, command);
+        result = check_memory(carrier, look->job, look->slots, look->members,
+                              &cuda, command);
     }
     if (result == 0) {
-        result = check_shared(carrier, members, &nccl, command);
+        result = check_shared(carrier, look->members, &nccl, command);
     }
     return result;
+}
+
+static void *look_thread(void *context)
+{
+    struct look *look = context;
+
+    look->result = look_at(look);
+    atomic_store(&look->done, true);
+    return NULL;
+}
+
+/* A thread of the driver's, made meanwhile, takes no signal from us. */
+static bool start_look(struct look *look, pthread_t *thread)
+{
+    sigset_t all;
+    sigset_t before;
+    int code;
+
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    code = pthread_create(thread, NULL, look_thread, look);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return code == 0;
+}
+
+/* A driver that is stuck does not come back, also not from exit. Nothing has
+ * been made or started yet. */
+static _Noreturn void leave_look(const struct look *look, uint64_t patience_ns)
+{
+    (void)options_fail(look->command,
+                       "--transport nccl: " CLEAT_CUDA_LIBRARY
+                       " or " CLEAT_NCCL_LIBRARY
+                       " has not come back in %g s (--start-timeout-s)",
+                       (double)patience_ns / (double)CLEAT_NS_PER_S);
+    _exit(2);
+}
+
+int carrier_gpu_make(struct carrier *carrier, const struct job *job,
+                     uint32_t slots, uint32_t members, uint64_t patience_ns,
+                     const char *command)
+{
+    static struct look look; /* the thread's, too, who may outlive us */
+    const struct timespec nap = {0, LOOK_NAP_NS};
+    struct cleat_clock clock = cleat_linux_clock();
+    uint64_t deadline_ns = clock.now_ns(clock.context) + patience_ns;
+    pthread_t thread;
+
+    if (members > CLEAT_NCCL_RECEIVERS_MAX + 1) {
+        return options_fail(
+            command, "--transport nccl: at most %u engines, not %" PRIu32,
+            CLEAT_NCCL_RECEIVERS_MAX, members - 1);
+    }
+    look.carrier = carrier;
+    look.job = job;
+    look.slots = slots;
+    look.members = members;
+    look.command = command;
+    if (!start_look(&look, &thread)) { return refuse(command, "no thread"); }
+    while (!atomic_load(&look.done)) {
+        if (clock.now_ns(clock.context) >= deadline_ns) {
+            leave_look(&look, patience_ns);
+        }
+        (void)nanosleep(&nap, NULL);
+    }
+    (void)pthread_join(thread, NULL);
+    return look.result;
 }
 
 /* ---- the ends ----------------------------------------------------------- */

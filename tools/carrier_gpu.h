@@ -9,11 +9,14 @@
 
 #include "carrier.h"
 
-/* The coordinator's, before anything is started: is there a driver, NCCL, and a
- * device for each of the `members` processes, with memory for its slots and its
- * weights? Returns 0; 2 after one line. */
+/* The coordinator's, before anything is made or started: is there a driver,
+ * NCCL, and a device for each of the `members` processes, with memory for its
+ * slots and its weights? A driver that does not come back in patience_ns ends
+ * the process, with 2 after one line; a signal does, where it is not blocked.
+ * Returns 0; 2 after one line. */
 int carrier_gpu_make(struct carrier *carrier, const struct job *job,
-                     uint32_t slots, uint32_t members, const char *command);
+                     uint32_t slots, uint32_t members, uint64_t patience_ns,
+                     const char *command);
 
 /* The ends, and carrier->weights. Return 0; 2 after one line. */
 int carrier_gpu_open_sender(struct carrier *carrier, const struct job *job,

@@ -11,8 +11,10 @@ static int refuse(const char *command)
 }
 
 int carrier_gpu_make(struct carrier *carrier, const struct job *job,
-                     uint32_t slots, uint32_t members, const char *command)
+                     uint32_t slots, uint32_t members, uint64_t patience_ns,
+                     const char *command)
 {
+    (void)patience_ns;
     (void)carrier;
     (void)job;
     (void)slots;

@@ -539,6 +539,14 @@ static void remove_files(struct coordinator *c)
     if (c->dump_made) { (void)rmdir(c->setup->dump); }
 }
 
+static int make_carrier(struct coordinator *c)
+{
+    c->setup->carrier.attaches = c->setup->listen != NULL;
+    return carrier_make(&c->setup->carrier, &c->setup->job,
+                        (uint32_t)c->setup->slots, c->members - 1,
+                        c->setup->start_timeout_ns, COMMAND);
+}
+
 static int open_all(struct coordinator *c)
 {
     struct cleat_error error;
@@ -557,12 +565,7 @@ static int open_all(struct coordinator *c)
     }
     if (status != CLEAT_OK) { return options_fail(COMMAND, "%s", error.text); }
     result = open_board(c);
-    c->setup->carrier.attaches = c->setup->listen != NULL;
-    if (result == 0) {
-        result = carrier_make(&c->setup->carrier, &c->setup->job,
-                              (uint32_t)c->setup->slots, c->members - 1,
-                              COMMAND);
-    }
+    if (result == 0 && !c->setup->carrier.is_nccl) { result = make_carrier(c); }
     if (result != 0) { return result; }
     c->watch.stop = stop_all;
     c->watch.context = c;
@@ -1259,6 +1262,11 @@ int coordinator_run(struct sync_setup *setup)
     c.board.fd = -1;
     c.config = sync_config(setup);
     c.members = 1 + c.config.replicas * c.config.workers;
+    /* While a signal still ends us: a driver may be stuck. */
+    if (setup->carrier.is_nccl) {
+        result = make_carrier(&c);
+        if (result != 0) { return result; }
+    }
     watch_block_signals();
     result = open_all(&c);
     if (result == 0) {

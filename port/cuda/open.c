@@ -200,7 +200,17 @@ static enum cleat_status make_slots(struct cleat_cuda *cuda,
         status = must(cuda, code, "cuMemAlloc", error);
         if (status != CLEAT_OK) { cuda->slots = 0; }
     }
-    if (status == CLEAT_CAPACITY) { return no_memory(cuda, free_bytes, error); }
+    /* Free, but in pieces, or to somebody else meanwhile, or not to us. */
+    if (status == CLEAT_CAPACITY) {
+        return cuda_refuse(error, CLEAT_CAPACITY, 2, cuda->slots_bytes,
+                           CUDA_ERROR_OUT_OF_MEMORY,
+                           "cuda: %.1f MiB are needed: %u slots of %.1f MiB; "
+                           "device %u says that %.1f MiB are free, and then "
+                           "OUT_OF_MEMORY",
+                           MIB(cuda->slots_bytes), cuda->config.slots_count,
+                           MIB(cuda->slot_distance), cuda->config.device,
+                           MIB(free_bytes));
+    }
     return status;
 }
 

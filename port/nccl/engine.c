@@ -39,6 +39,21 @@ void nccl_unlock(struct nccl_engine *engine)
     (void)pthread_mutex_unlock(&engine->lock);
 }
 
+/* One of our threads is outside of the libraries, and looks once in
+ * SLEEP_NS_MAX at least. So when nobody has for much longer, the process was
+ * stopped. */
+uint64_t nccl_time(struct nccl_engine *engine)
+{
+    uint64_t now_ns = nccl_now_ns();
+    uint64_t gap_ns = now_ns - engine->seen_ns;
+
+    if (engine->seen_ns != 0 && gap_ns > 2 * SLEEP_NS_MAX) {
+        cleat_nccl_stop_forgive(&engine->stop, gap_ns);
+    }
+    engine->seen_ns = now_ns;
+    return now_ns;
+}
+
 void *nccl_place(const struct nccl_engine *engine, uint32_t slot)
 {
     return engine->config.on_device == 0
@@ -79,7 +94,7 @@ void nccl_tick(struct nccl_engine *engine)
 {
     uint8_t before = engine->stop.state;
 
-    (void)cleat_nccl_stop_tick(&engine->stop, nccl_now_ns());
+    (void)cleat_nccl_stop_tick(&engine->stop, nccl_time(engine));
     follow(engine, before);
 }
 
@@ -125,7 +140,7 @@ void nccl_stop(struct nccl_engine *engine, enum cleat_status why)
 {
     uint8_t before = engine->stop.state;
 
-    (void)cleat_nccl_stop_ask(&engine->stop, nccl_now_ns(), why);
+    (void)cleat_nccl_stop_ask(&engine->stop, nccl_time(engine), why);
     follow(engine, before);
     nccl_changed(engine); /* the owner has something to do */
 }
@@ -134,8 +149,8 @@ void nccl_told_of_work(struct nccl_engine *engine, enum cleat_status status)
 {
     uint8_t before = engine->stop.state;
 
-    (void)cleat_nccl_stop_told(&engine->stop, nccl_now_ns(), CLEAT_NCCL_WORK,
-                               status, 0);
+    (void)cleat_nccl_stop_told(&engine->stop, nccl_time(engine),
+                               CLEAT_NCCL_WORK, status, 0);
     follow(engine, before);
 }
 
@@ -178,7 +193,7 @@ enum cleat_status nccl_form(struct nccl_engine *engine, uint64_t deadline_ns)
         return CLEAT_PENDING;
     }
     forget(engine);
-    status = cleat_nccl_stop_build(&engine->stop, nccl_now_ns(),
+    status = cleat_nccl_stop_build(&engine->stop, nccl_time(engine),
                                    engine->group.epoch, deadline_ns);
     if (status != CLEAT_OK) { return status; }
     engine->built = engine->group;
@@ -324,7 +339,7 @@ static bool obey(struct nccl_engine *engine, bool *again)
     uint8_t before = engine->stop.state;
     bool forming;
 
-    if (cleat_nccl_stop_next(&engine->stop, nccl_now_ns(), &command) !=
+    if (cleat_nccl_stop_next(&engine->stop, nccl_time(engine), &command) !=
         CLEAT_OK) {
         follow(engine, before);
         return false;
@@ -340,7 +355,7 @@ static bool obey(struct nccl_engine *engine, bool *again)
     status = make_call(engine, command.call, forming, &depth);
     nccl_lock(engine);
     before = engine->stop.state;
-    (void)cleat_nccl_stop_told(&engine->stop, nccl_now_ns(), command.call,
+    (void)cleat_nccl_stop_told(&engine->stop, nccl_time(engine), command.call,
                                status, depth);
     follow(engine, before);
     *again = status != CLEAT_PENDING;
@@ -355,7 +370,8 @@ static bool make_id(struct nccl_engine *engine)
     ncclUniqueId id;
 
     if (!engine->id_wanted) { return false; }
-    status = cleat_nccl_stop_enter(&engine->stop, nccl_now_ns(), CLEAT_NCCL_ID);
+    status = cleat_nccl_stop_enter(&engine->stop, nccl_time(engine),
+                                   CLEAT_NCCL_ID);
     follow(engine, before);
     if (status == CLEAT_STATE) { return false; }
     if (status == CLEAT_OK) {
@@ -363,8 +379,8 @@ static bool make_id(struct nccl_engine *engine)
         status = noted(engine, engine->library.p_ncclGetUniqueId(&id));
         nccl_lock(engine);
         before = engine->stop.state;
-        (void)cleat_nccl_stop_told(&engine->stop, nccl_now_ns(), CLEAT_NCCL_ID,
-                                   status, 0);
+        (void)cleat_nccl_stop_told(&engine->stop, nccl_time(engine),
+                                   CLEAT_NCCL_ID, status, 0);
         follow(engine, before);
     }
     engine->id_wanted = false;
@@ -388,7 +404,7 @@ static void begin_thread(struct nccl_engine *engine)
     nccl_lock(engine);
     before = engine->stop.state;
     if (status != CLEAT_OK) {
-        (void)cleat_nccl_stop_lose(&engine->stop, nccl_now_ns(),
+        (void)cleat_nccl_stop_lose(&engine->stop, nccl_time(engine),
                                    CLEAT_DEVICE_LOST);
     }
     follow(engine, before);
@@ -465,7 +481,7 @@ static void *reaper_main(void *argument)
             nccl_lock(engine);
             engine->leaks = engine->leaks || status != CLEAT_OK;
             before = engine->stop.state;
-            (void)cleat_nccl_stop_told(&engine->stop, nccl_now_ns(),
+            (void)cleat_nccl_stop_told(&engine->stop, nccl_time(engine),
                                        CLEAT_NCCL_ABORT, status, depth);
             follow(engine, before);
         } else {
@@ -685,7 +701,8 @@ void nccl_engine_lose(struct nccl_engine *engine)
 
     nccl_lock(engine);
     before = engine->stop.state;
-    (void)cleat_nccl_stop_lose(&engine->stop, nccl_now_ns(), CLEAT_DEVICE_LOST);
+    (void)cleat_nccl_stop_lose(&engine->stop, nccl_time(engine),
+                               CLEAT_DEVICE_LOST);
     follow(engine, before);
     nccl_unlock(engine);
 }

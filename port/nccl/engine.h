@@ -61,6 +61,7 @@ struct nccl_engine {
     struct cleat_cuda *cuda;
     struct cleat_nccl_config config;
     struct cleat_nccl_stop stop;
+    uint64_t seen_ns;        /* when somebody looked last */
     int32_t code;            /* the last error */
     bool slots_can_register; /* they are of memory that NCCL registers */
     uint32_t refuses;        /* atomic; 1: NCCL has refused to register them */
@@ -113,6 +114,9 @@ void *nccl_place(const struct nccl_engine *engine, uint32_t slot);
 
 void nccl_lock(struct nccl_engine *engine);
 void nccl_unlock(struct nccl_engine *engine);
+
+/* The time, for the device's machine. */
+uint64_t nccl_time(struct nccl_engine *engine);
 
 /* Something has changed: whoever waits looks. */
 void nccl_changed(struct nccl_engine *engine);

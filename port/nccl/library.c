@@ -97,7 +97,7 @@ static enum cleat_status look_around(struct cleat_error *error)
     const char *blocking = getenv("NCCL_COMM_BLOCKING");
     const char *id = getenv("NCCL_COMM_ID");
 
-    if (blocking != NULL && strcmp(blocking, "0") != 0) {
+    if (blocking != NULL && blocking[0] != '\0' && strcmp(blocking, "0") != 0) {
         return nccl_refuse(error, CLEAT_UNSUPPORTED, 0, 0, 0,
                            "nccl: NCCL_COMM_BLOCKING=%.40s is in the "
                            "environment: calls that wait for peers have no "

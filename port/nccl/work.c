@@ -350,9 +350,9 @@ bool nccl_work(struct nccl_engine *engine)
     if (!nccl_is_healthy(engine)) { return false; }
     did = fetch(engine);
     op = pick_waiting(engine);
-    if (op != NULL) { did = move(engine, op, nccl_now_ns()) || did; }
+    if (op != NULL) { did = move(engine, op, nccl_time(engine)) || did; }
     if (!nccl_is_healthy(engine)) { return true; }
     op = pick_running(engine);
-    if (op != NULL) { did = move(engine, op, nccl_now_ns()) || did; }
+    if (op != NULL) { did = move(engine, op, nccl_time(engine)) || did; }
     return did;
 }

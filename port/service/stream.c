@@ -95,10 +95,9 @@ static enum cleat_status fill(struct send *send,
     status = fill_pieces(send, command->bucket, data, &crc, &bytes);
     if (status != CLEAT_OK) { return status; }
     send->crcs[command->slot] = crc;
-    if (!send->with->skips_digest) {
-        send->report->digest = cleat_crc32c_combine(send->report->digest, crc,
-                                                    bytes);
-    }
+    /* Without digests all are 0, and so is what they combine to. */
+    send->report->digest = cleat_crc32c_combine(send->report->digest, crc,
+                                                bytes);
     send->report->bytes += bytes;
     return hook_at(send->with, CLEAT_STREAM_PUBLISH, command->bucket, data,
                    cleat_plan_bucket_bytes(send->with->plan, command->bucket));

@@ -552,22 +552,27 @@ static uint32_t *block_stream(void)
     return word;
 }
 
-/* Waits until the device is lost. When the group was stopped, when the device
- * was lost, and whether the abort was inside then. */
-static void await_lost(uint64_t *stopped_ns, uint64_t *lost_ns, bool *aborting)
+struct end {
+    uint64_t stopped_ns;             /* when the group was */
+    uint64_t lost_ns;                /* when the device was */
+    enum cleat_nccl_stop_state last; /* what it was before that */
+};
+
+static void await_lost(struct end *end)
 {
+    memset(end, 0, sizeof *end);
     nccl_lock(&engine);
     while (!nccl_is_lost(&engine)) {
         bool healthy = nccl_is_healthy(&engine);
 
-        *aborting = engine.stop.state == CLEAT_NCCL_ABORTING;
-        if (healthy) { *stopped_ns = gpu_now_ns(); }
+        end->last = (enum cleat_nccl_stop_state)engine.stop.state;
+        if (healthy) { end->stopped_ns = gpu_now_ns(); }
         must(!healthy || nccl_op_at(&engine, 1)->state != NCCL_OP_DONE);
         /* Left without trouble: it was not blocked. */
         must(engine.stop.state != CLEAT_NCCL_QUIESCED);
         (void)nccl_wait(&engine, CLEAT_NEVER);
     }
-    *lost_ns = gpu_now_ns();
+    end->lost_ns = gpu_now_ns();
     nccl_unlock(&engine);
 }
 
@@ -592,10 +597,8 @@ static void blocked(const struct gpu_found *found)
     struct cleat_nccl_config config = patient_config(most);
     struct cleat_nccl_account account;
     uint64_t begun_ns;
-    uint64_t stopped_ns = 0;
-    uint64_t lost_ns = 0;
     uint64_t freed_ns;
-    bool aborting = false;
+    struct end end;
     uint32_t *word;
 
     (void)found;
@@ -613,27 +616,27 @@ static void blocked(const struct gpu_found *found)
     word = block_stream();
     begun_ns = gpu_now_ns();
     send(1, most);
-    await_lost(&stopped_ns, &lost_ns, &aborting);
+    await_lost(&end);
     nccl_engine_account(&engine, &account);
     must(strcmp(account.state, "lost") == 0);
     gpu_tell("lost %.2f s after the bucket was given and %.2f s after the "
-             "group was stopped (at most %.0f s)",
-             gpu_ms(begun_ns, lost_ns) / 1000,
-             gpu_ms(stopped_ns, lost_ns) / 1000,
+             "group was stopped (at most %.0f s), while %s",
+             gpu_ms(begun_ns, end.lost_ns) / 1000,
+             gpu_ms(end.stopped_ns, end.lost_ns) / 1000,
              (double)cleat_nccl_stop_bound_ns(&engine.stop.config) /
-                 (double)CLEAT_NS_PER_S);
+                 (double)CLEAT_NS_PER_S,
+             cleat_nccl_stop_state_name(end.last));
     /* Terminal, said at once, and nothing is freed. */
     must(cleat_cuda_lost(engine.cuda, NULL));
     must(cleat_cuda_idle(engine.cuda, 0) == CLEAT_DEVICE_LOST);
     __atomic_store_n(word, 1, __ATOMIC_RELEASE);
     freed_ns = gpu_now_ns();
-    if (!aborting) {
-        gpu_tell("ncclCommAbort had come back, but the stream never idled");
-    } else if (comes_back(account.late)) {
-        gpu_tell("ncclCommAbort came back %.0f ms after the stream went on",
+    if (end.last == CLEAT_NCCL_ABORTING) {
+        bool back = comes_back(account.late);
+
+        gpu_tell("ncclCommAbort %s %.0f ms after the stream went on",
+                 back ? "came back" : "had not come back",
                  gpu_ms(freed_ns, gpu_now_ns()));
-    } else {
-        gpu_tell("ncclCommAbort did not come back, though the stream went on");
     }
     must(nccl_engine_close(&engine) == CLEAT_DEVICE_LOST);
 }

@@ -219,8 +219,10 @@ struct gpu_found gpu_look(void)
     (void)waitpid(pid, NULL, 0);
     if (count != (ssize_t)sizeof found) {
         memset(&found, 0, sizeof found);
+        found.broken = true;
         (void)snprintf(found.missing, sizeof found.missing,
-                       "the process that looked for a GPU ended while it did");
+                       "the process that looked for a GPU did not come to its "
+                       "end");
     }
     return found;
 }

@@ -63,6 +63,7 @@ pid_t gpu_fork(void);
 #define GPU_TEXT_MAX 240u
 struct gpu_found {
     bool complete;              /* libcuda.so.1, a device and libnccl.so.2 */
+    bool broken;                /* looking did not end as it should */
     bool memory_share;          /* device 0 can share memory */
     uint32_t nccl;              /* 22809 */
     char missing[GPU_TEXT_MAX]; /* when not complete */

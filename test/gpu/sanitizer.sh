@@ -23,8 +23,8 @@ version=$(echo "$version" | grep -iom1 'version.*')
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 said=
-# Kernels are many times slower, and nothing here is about deadlines. Calls that
-# NCCL makes to find out what there is may fail.
+# Kernels are many times slower, and nothing here is about deadlines. Calls
+# that NCCL makes to find out what there is may fail.
 for check in pipeline two; do
     "$tool" --tool memcheck --target-processes all --error-exitcode 86 \
         --report-api-errors no "$checks" "$check" --bucket-bytes 1048579 --patience-s 200 \

@@ -140,13 +140,13 @@ static const uint8_t fates_of[CLEAT_NCCL_ID + 1] = {
                         1u << FATE_HELD | 1u << FATE_STUCK,
     [CLEAT_NCCL_ID] = 1u << FATE_LEAK | 1u << FATE_HELD | 1u << FATE_STUCK};
 
-static const char *const fate_names[FATES] = {"well",
-                                              "fails",
-                                              "fails and leaves a group open",
-                                              "breaks the "
-                                              "context",
-                                              "does not yet come back",
-                                              "never comes back"};
+static const char *const fate_names[FATES] = {
+    [FATE_GOOD] = "well",
+    [FATE_ERROR] = "fails",
+    [FATE_LEAK] = "fails, and leaves a group open",
+    [FATE_STICKY] = "breaks the context",
+    [FATE_HELD] = "does not come back yet",
+    [FATE_STUCK] = "never comes back"};
 
 static const char *const call_names[CLEAT_NCCL_ID + 1] = {
     "nothing", "init",   "poll", "revoke", "abort",

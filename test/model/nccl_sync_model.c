@@ -1128,8 +1128,8 @@ static unsigned char *put_process(unsigned char *at, const struct world *w,
     at = choose_put_u8(at, p->inbox_count);
     at = choose_put_u8(at, (uint32_t)(r->fenced | r->resumed << 1 |
                                       r->pausing << 2 | r->paused << 3 |
-                                      r->releasing << 4 | r->released << 5 |
-                                      r->holding << 6));
+                                      r->releasing << 4 | r->released << 5));
+    at = choose_put_u8(at, r->holding);
     at = choose_put_u8(at, r->stage);
     at = put_pair(at, w, r->epoch);
     at = put_pair(at, w, r->attempt_epoch);
@@ -1194,9 +1194,10 @@ static unsigned char *put_world(unsigned char *at, const struct world *w)
                        sync->undone << 4 | sync->doomed << 5 |
                        (sync->errors_count > 0) << 6));
     at = choose_put_time(at, sync->deadline_ns, w->ends.now_ns);
-    at = choose_put_u8(at, (uint32_t)(control->receivers_count | good << 2 |
-                                      bad << 4 | control->published << 6 |
-                                      control->finished << 7));
+    at = choose_put_u8(at, good | bad << 4);
+    at = choose_put_u8(at, (uint32_t)(control->receivers_count |
+                                      control->published << 2 |
+                                      control->finished << 3));
     at = put_pair(at, w, control->generation);
     at = choose_put_u8(at, w->ends.clock - control->epoch_given);
     at = choose_put_u8(at,

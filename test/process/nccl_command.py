@@ -10,12 +10,15 @@ port/nccl. The faults of `cleat sync` are matrix.py's.
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.dont_write_bytecode = True  # nothing in the source tree
 
+import command
 import harness
 from harness import expect
 
@@ -175,6 +178,28 @@ class Tests:
                 engine.wait(harness.WATCHDOG_S)
             expect(code == 0, code, job.out, job.lines)
 
+    def an_engine_with_other_tensors_is_in_no_group(self):
+        """As over shared memory: the job waits for one that fits."""
+        other = os.path.join(self.folder, "permuted.safetensors")
+        command.rewrite(self.weights, other, command.permuted)
+        with self.gpus() as gpus, self.job(
+                gpus, "--listen", "socket", "--replicas", "1") as job:
+            job.await_line("  ")
+            job.await_line("cleat sync: waiting for trainer")
+            (line,) = [line[:-2].strip() for line in job.lines
+                       if line.startswith("  ")]
+            done = subprocess.run(
+                line.replace(self.weights, other), shell=True, cwd=job.folder,
+                env=job.environment, capture_output=True, text=True,
+                check=False, timeout=harness.WATCHDOG_S)
+            expect(done.returncode == 2 and done.stderr.count("\n") == 1 and
+                   "its tensor table or bucket size" in done.stderr, done)
+            engine = subprocess.Popen("exec " + line, shell=True,
+                                      cwd=job.folder, env=job.environment)
+            expect(job.wait() == 0, job.out, job.lines)
+            expect(engine.wait(harness.WATCHDOG_S) == 0, engine.returncode)
+            expect(job.report()["attempts"] == 1, job.out)
+
     # ---- a device that is lost ----
 
     def lost(self, plan, code, *options, who="replica", error=True):
@@ -212,6 +237,23 @@ class Tests:
         for plan, first, options, words in bad_input():
             with self.gpus(plan, first) as gpus:
                 self.refused(gpus.environment(), options, words)
+
+    def a_driver_that_does_not_come_back_is_bad_input(self):
+        for call in ("cuInit", "cuMemAlloc"):
+            with self.gpus(f"{call}#1:hang") as gpus:
+                self.refused(gpus.environment(), ("--start-timeout-s", "1"),
+                             ("--transport nccl", "has not come back in 1 s"))
+
+    def a_signal_ends_the_wait_for_such_a_driver(self):
+        with self.gpus("cuInit#1:hang") as gpus, self.job(gpus) as job:
+            world = gpus.environment()["FAKE_GPU_WORLD"]
+            end = time.monotonic() + harness.WATCHDOG_S
+            while not os.path.exists(world) and time.monotonic() < end:
+                time.sleep(0.01)
+            job.kill(signal.SIGTERM)
+            code = job.wait()
+            expect(code == -signal.SIGTERM, code, job.lines)
+            job.expect_nothing_left()
 
     def libraries_that_are_not_there_are_named(self):
         for name in ("libcuda.so.1", "libnccl.so.2"):

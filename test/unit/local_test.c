@@ -1176,6 +1176,66 @@ static void closing_ends_every_wait(void **state)
     (void)close(pair[1]);
 }
 
+static void *run_trainer_end(void *context)
+{
+    (void)cleat_local_trainer_run(context);
+    return NULL;
+}
+
+/* Who puts a job together otherwise has the comparison too: a trainer says what
+ * it has, unless its host has said something else. */
+static void a_trainer_says_what_tensors_it_has(void **state)
+{
+    static _Alignas(
+        64) unsigned char workers_block[CLEAT_LINUX_WORKERS_BYTES(2)];
+    static _Alignas(
+        64) unsigned char mailbox_block[CLEAT_LINUX_MAILBOX_BYTES(8)];
+
+    (void)state;
+    for (uint32_t said = 0; said < 2; said++) {
+        struct cleat_linux_workers_config config = {.members = 2,
+                                                    .trainers = 1};
+        struct cleat_local_trainer_config trainer_config = {
+            .source = cleat_memory_tensors_source(&weights.tensors),
+            .receivers_max = 1,
+            .transfer = {.bucket_bytes = BUCKET_BYTES}};
+        struct cleat_linux_worker_view view;
+        struct cleat_linux_workers *workers;
+        struct cleat_local_trainer *trainer;
+        pthread_t thread;
+        int pair[2];
+
+        assert_int_equal(cleat_linux_mailbox_init(mailbox_block,
+                                                  sizeof mailbox_block, 8,
+                                                  &config.mailbox, NULL),
+                         CLEAT_OK);
+        assert_int_equal(cleat_linux_workers_init(workers_block,
+                                                  sizeof workers_block, &config,
+                                                  &workers, NULL),
+                         CLEAT_OK);
+        assert_int_equal(
+            socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+        trainer_config.worker.fd = pair[1];
+        trainer_config.worker.layout = said;
+        assert_int_equal(cleat_local_trainer_open(block, sizeof block,
+                                                  &trainer_config, &trainer,
+                                                  NULL),
+                         CLEAT_OK);
+        assert_int_equal(cleat_linux_workers_adopt(workers, 0, pair[0], NULL),
+                         CLEAT_OK);
+        assert_int_equal(
+            pthread_create(&thread, NULL, run_trainer_end, trainer), 0);
+        assert_int_equal(cleat_linux_worker_wait(workers, 0, CLEAT_NEVER),
+                         CLEAT_OK);
+        assert_int_equal(cleat_linux_worker_look(workers, 0, &view), CLEAT_OK);
+        assert_int_equal(view.hello.layout, said == 0 ? whole_layout() : said);
+        assert_int_equal(cleat_linux_workers_close(workers), CLEAT_OK);
+        (void)pthread_join(thread, NULL);
+        cleat_local_trainer_close(trainer);
+        cleat_linux_mailbox_close(&config.mailbox);
+    }
+}
+
 static void *nothing(void *context)
 {
     return context;
@@ -1209,6 +1269,7 @@ int main(int argc, char **argv)
         JOB_TEST(engines_with_other_tensors_are_found_before_a_byte_moves),
         JOB_TEST(one_that_comes_back_with_other_tensors_is_kept_out),
         JOB_TEST(an_engines_two_sinks_must_be_alike),
+        JOB_TEST(a_trainer_says_what_tensors_it_has),
         JOB_TEST(an_engine_with_fewer_tensors_gets_nothing),
         JOB_TEST(a_table_without_tensors_goes_round_too),
         JOB_TEST(an_update_that_is_stopped_goes_back_or_was_decided),

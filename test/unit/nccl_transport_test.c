@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -102,10 +103,44 @@ static void default_config(void)
     config.nccl_library = NCCL_LIBRARY;
     config.bucket_bytes = BUCKET_BYTES;
     config.receivers_max = RECEIVERS_MAX;
-    config.bucket_ns = MS(400);
-    config.revoke_ns = MS(400);
-    config.abort_ns = MS(400);
-    config.drain_ns = MS(400);
+    /* Nothing is late by accident. */
+    config.bucket_ns = 20 * CLEAT_NS_PER_S;
+    config.call_ns = 20 * CLEAT_NS_PER_S;
+    config.revoke_ns = 20 * CLEAT_NS_PER_S;
+    config.abort_ns = 20 * CLEAT_NS_PER_S;
+    config.drain_ns = 20 * CLEAT_NS_PER_S;
+}
+
+/* Of an end that is open: what is inside a context of either kind. */
+static struct nccl_engine *engine_of(void *context)
+{
+    return context;
+}
+
+/* From now on, of what never ends, an end waits as long for it; 0: as before.
+ */
+static void hurry(void *context, uint64_t bucket_ns, uint64_t abort_ns,
+                  uint64_t drain_ns)
+{
+    struct nccl_engine *engine = engine_of(context);
+    struct cleat_nccl_stop_config *stop = &engine->stop.config;
+
+    nccl_lock(engine);
+    if (bucket_ns != 0) { engine->config.bucket_ns = bucket_ns; }
+    if (abort_ns != 0) { stop->abort_ns = abort_ns; }
+    if (abort_ns != 0) { stop->revoke_ns = abort_ns; }
+    if (drain_ns != 0) { stop->drain_ns = drain_ns; }
+    nccl_unlock(engine);
+}
+
+/* How long a call may take, from when the group has been formed. */
+static void hurry_calls(void *context, uint64_t call_ns)
+{
+    struct nccl_engine *engine = engine_of(context);
+
+    nccl_lock(engine);
+    engine->config.call_ns = call_ns;
+    nccl_unlock(engine);
 }
 
 static void open_receiver(uint32_t i)
@@ -535,11 +570,12 @@ static void silent_death(void)
     must(run_all(3) == CLEAT_OK);
     /* The last one is dead for its peers; its process says nothing more. */
     must(fake_nccl_lose(3) == 1);
+    hurry(sender.context, MS(400), 0, 0);
     must(run(3, 3) == CLEAT_GROUP_FAILED);
     must(receivers[0].ended == CLEAT_GROUP_FAILED);
     must(receivers[1].ended == CLEAT_GROUP_FAILED);
-    must(of_sender().why == CLEAT_PEER_SILENT ||
-         of_sender().why == CLEAT_GROUP_FAILED);
+    must(of_sender().why == CLEAT_PEER_SILENT);
+    hurry(sender.context, 20 * CLEAT_NS_PER_S, 0, 0);
     and_again(2);
     close_all(3);
 }
@@ -553,7 +589,6 @@ static void a_peer_that_dies_in_silence_costs_a_deadline(void **state)
 static void reset_death(void)
 {
     default_config();
-    config.bucket_ns = 20 * CLEAT_NS_PER_S; /* its error comes before that */
     fake_gpu_plan("death=reset:3");
     open_all(3);
     must(run_all(3) == CLEAT_OK);
@@ -574,7 +609,6 @@ static void late_error(void)
 {
     default_config();
     config.topology = CLEAT_NCCL_FAN_OUT; /* the sender alone sends */
-    config.bucket_ns = 20 * CLEAT_NS_PER_S;
     open_all(2);
     fake_gpu_plan("ncclSend#3:late=2");
     must(run(2, 3) == CLEAT_GROUP_FAILED);
@@ -597,11 +631,11 @@ static void failed_init(void)
     must(run(2, 3) == CLEAT_GROUP_FAILED);
     must(receivers[0].joined == CLEAT_GROUP_FAILED);
     must(receivers[1].joined == CLEAT_GROUP_FAILED);
+    and_again(2);
     /* NCCL has left a group open on that thread, and it was ended. */
     must(of_sender().depth_leaked + of_receiver(0).depth_leaked +
              of_receiver(1).depth_leaked ==
          1);
-    and_again(2);
     close_all(2);
 }
 
@@ -615,7 +649,6 @@ static void failed_abort(void)
 {
     default_config();
     config.topology = CLEAT_NCCL_FAN_OUT;
-    config.bucket_ns = 20 * CLEAT_NS_PER_S;
     open_all(1);
     fake_gpu_plan("ncclSend#2:late=2 ncclCommAbort#1:fail=1");
     must(run(1, 1) == CLEAT_GROUP_FAILED);
@@ -717,11 +750,6 @@ static void fails_for_all(uint32_t culprit, enum cleat_status why)
         must(receivers[i].joined == (i == culprit ? why : CLEAT_GROUP_FAILED));
         receivers[i].transport.leave(receivers[i].transport.context);
     }
-}
-
-static struct nccl_engine *engine_of(void *context)
-{
-    return context; /* the first of either end's context */
 }
 
 static ncclResult_t init_fails(ncclComm_t *comm, int ranks, ncclUniqueId id,
@@ -970,10 +998,10 @@ static void a_receiver_that_gives_up_stops_the_group(void **state)
     in_a_process(error_said);
 }
 
-/* Until the sender's only slot is on the stream. */
-static void until_running(void)
+/* Until what is in an end's first slot is on the stream. */
+static void until_running(void *context)
 {
-    struct nccl_engine *engine = engine_of(sender.context);
+    struct nccl_engine *engine = engine_of(context);
     struct timespec nap = {0, 100000};
     bool runs = false;
 
@@ -1012,7 +1040,7 @@ static void error_while_running(void)
     must(receivers[0].transport.wait(receivers[0].transport.context, 0, soon(),
                                      &data, &bytes, &crc) == CLEAT_OK);
     must(publish(1) == CLEAT_OK);
-    until_running();
+    until_running(sender.context);
     must(fake_nccl_fail(0, ncclRemoteError) == 1);
     while (all_acked(1, &lowest, &said)) {
         must(sender.wait(sender.context, soon()) == CLEAT_OK);
@@ -1104,7 +1132,6 @@ static void slot_in_use(void)
     default_config();
     config.on_device = 1;
     config.slots_count = 1;
-    config.call_ns = MS(300);
     config.bucket_ns = 1000 * CLEAT_NS_PER_S;
     open_all(1);
     must(fake_gpu_counts().host_allocations == 0);
@@ -1116,6 +1143,8 @@ static void slot_in_use(void)
     end_receiver(0);
     must(publish(0) == CLEAT_OK);
     must(publish(1) == CLEAT_OK);
+    until_running(sender.context);
+    must(fake_nccl_fail(0, ncclRemoteError) == 1); /* else it would wait */
     must(sender.slot(sender.context, 0, &data, &bytes_max) ==
          CLEAT_GROUP_FAILED);
     sender.finish(sender.context);
@@ -1143,7 +1172,6 @@ static void no_room(void)
 
     default_config();
     config.slots_count = 1;
-    config.bucket_ns = MS(300);
     open_all(1);
     must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
     appetite = 0;
@@ -1153,6 +1181,7 @@ static void no_room(void)
     end_receiver(0);
     must(publish(0) == CLEAT_OK);
     must(t->wait(t->context, 0, soon(), &data, &bytes, &crc) == CLEAT_OK);
+    hurry(sender.context, MS(300), 0, 0);
     must(publish(1) == CLEAT_OK);
     while (all_acked(1, &lowest, &said)) {
         must(sender.wait(sender.context, soon()) == CLEAT_OK);
@@ -1160,6 +1189,7 @@ static void no_room(void)
     must(said == CLEAT_GROUP_FAILED);
     must(of_sender().why == CLEAT_PEER_SILENT);
     sender.finish(sender.context);
+    hurry(sender.context, 20 * CLEAT_NS_PER_S, 0, 0);
     leave_all(1);
     and_again(1);
     close_all(1);
@@ -1468,9 +1498,9 @@ static void abort_hangs(void)
 {
     default_config();
     config.topology = CLEAT_NCCL_FAN_OUT;
-    config.bucket_ns = 20 * CLEAT_NS_PER_S;
     open_all(1);
     fake_gpu_plan("ncclSend#2:late=2 ncclCommAbort#1:never");
+    hurry(sender.context, 0, MS(400), 0);
     run_into(CLEAT_GROUP_FAILED);
 }
 
@@ -1485,7 +1515,8 @@ static void blocked_stream(void)
     default_config();
     config.topology = CLEAT_NCCL_FAN_OUT;
     open_all(1);
-    fake_gpu_plan("ncclSend#2:never");
+    fake_gpu_plan("ncclSend#1:never");
+    hurry(sender.context, MS(400), MS(400), MS(400));
     run_into(CLEAT_GROUP_FAILED);
 }
 
@@ -1540,9 +1571,8 @@ static void call_hangs_when_sending(void)
 {
     default_config();
     config.topology = CLEAT_NCCL_FAN_OUT;
-    config.call_ns = MS(300);
-    config.bucket_ns = 20 * CLEAT_NS_PER_S;
     open_all(1);
+    hurry_calls(sender.context, MS(300));
     library_of_sender()->p_ncclSend = send_hangs;
     run_into(CLEAT_DEVICE_LOST);
 }
@@ -1664,9 +1694,8 @@ static void comes_back_late(void)
 
     default_config();
     config.topology = CLEAT_NCCL_FAN_OUT;
-    config.call_ns = MS(300);
-    config.bucket_ns = 20 * CLEAT_NS_PER_S;
     open_all(1);
+    hurry_calls(sender.context, MS(300));
     library_of_sender()->p_ncclGroupStart = start_is_held;
     library_of_sender()->p_ncclSend = counts_send;
     library_of_sender()->p_ncclGroupEnd = counts_end;
@@ -1682,13 +1711,60 @@ static void after_a_loss_no_call_follows_in_a_step(void **state)
     in_a_process(comes_back_late);
 }
 
+/* The process is stopped inside a call that does not hang, for longer than the
+ * call may take: nobody was there to see whether it came back. */
+
+static ncclResult_t (*real_end)(void);
+
+static ncclResult_t end_is_stopped(void)
+{
+    static uint32_t ends;
+
+    if (__atomic_add_fetch(&ends, 1, __ATOMIC_SEQ_CST) == 1) {
+        (void)raise(SIGSTOP); /* of this thread first */
+    }
+    return real_end();
+}
+
+static void stopped_inside(void)
+{
+    default_config();
+    open_all(1);
+    hurry_calls(sender.context, 2 * CLEAT_NS_PER_S);
+    real_end = library_of_sender()->p_ncclGroupEnd;
+    library_of_sender()->p_ncclGroupEnd = end_is_stopped;
+    must(run_all(1) == CLEAT_OK);
+    must(of_sender().stops == 0 && of_receiver(0).stops == 0);
+    close_all(1);
+}
+
+static void a_process_that_was_stopped_has_lost_no_device(void **state)
+{
+    struct timespec longer = {3, 0}; /* than anybody sleeps */
+    pid_t pid = fork();
+    int ended = -1;
+
+    (void)state;
+    if (pid == 0) {
+        (void)alarm(60);
+        fake_gpu_attach(CLEAT_FAKES "/lib");
+        stopped_inside();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &ended, WUNTRACED), pid);
+    assert_true(WIFSTOPPED(ended));
+    (void)nanosleep(&longer, NULL);
+    assert_int_equal(kill(pid, SIGCONT), 0);
+    assert_int_equal(waitpid(pid, &ended, 0), pid);
+    assert_int_equal(ended, 0);
+}
+
 /* NCCL says that it is an error of CUDA's, and CUDA that it is one that lasts:
  * an abort would hang. */
 static void behind_an_error(void)
 {
     default_config();
     config.topology = CLEAT_NCCL_FAN_OUT;
-    config.bucket_ns = 20 * CLEAT_NS_PER_S;
     open_all(1);
     fake_gpu_plan("ncclSend#2:late=1 cuStreamQuery#1:fail=700");
     run_into(CLEAT_DEVICE_LOST);
@@ -1708,16 +1784,18 @@ static void stuck_copy(void)
     struct cleat_transport_ticket ticket;
 
     default_config();
-    config.bucket_ns = MS(300);
     open_all(1);
+    hurry(receivers[0].transport.context, 0, 0, MS(400));
     fake_gpu_plan("cuMemcpyAsync#2:never"); /* the first is the sender's */
     must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
     begin_receiver(0, &ticket);
     must(sender.group(sender.context, soon()) == CLEAT_OK);
     must(publish(0) == CLEAT_OK);
-    end_receiver(0);
-    must(receivers[0].ended < CLEAT_OK && receivers[0].received == 0);
+    until_running(receivers[0].transport.context);
     sender.finish(sender.context);
+    end_receiver(0);
+    must(receivers[0].ended == CLEAT_GROUP_FAILED);
+    must(receivers[0].received == 0);
     leave_all(1);
     while (strcmp(of_receiver(0).state, "lost") != 0) {
         must(strcmp(of_receiver(0).state, "quiesced") != 0);
@@ -1995,6 +2073,7 @@ int main(void)
         cmocka_unit_test(a_call_that_does_not_return_loses_the_device),
         cmocka_unit_test(a_sticky_error_loses_the_device_at_once),
         cmocka_unit_test(after_a_loss_no_call_follows_in_a_step),
+        cmocka_unit_test(a_process_that_was_stopped_has_lost_no_device),
         cmocka_unit_test(what_nccl_says_of_cuda_is_looked_into),
         cmocka_unit_test(a_copy_that_stays_stuck_loses_the_device),
         cmocka_unit_test(an_abort_is_a_group_where_the_library_has_that),

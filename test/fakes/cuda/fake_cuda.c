@@ -361,6 +361,7 @@ static void reset(void)
 }
 
 static const struct fake_cuda table = {
+    .layout = FAKE_LAYOUT,
     .world = world,
     .lock = lock,
     .unlock = unlock,

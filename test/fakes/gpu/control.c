@@ -44,11 +44,17 @@ void fake_gpu_attach_files(const char *cuda_path, const char *nccl_path)
         found = load(cuda_path, "fake_cuda", &libcuda);
         memcpy(&get_cuda, &found, sizeof get_cuda);
         cuda = get_cuda();
+        if (cuda->layout != FAKE_LAYOUT) {
+            give_up(cuda_path, "is of another build");
+        }
     }
     if (nccl_path != NULL) {
         found = load(nccl_path, "fake_nccl", &libnccl);
         memcpy(&get_nccl, &found, sizeof get_nccl);
         nccl = get_nccl();
+        if (nccl->layout != FAKE_LAYOUT) {
+            give_up(nccl_path, "is of another build");
+        }
     }
 }
 

@@ -44,8 +44,18 @@ struct fake_hit {
     uint64_t value;
 };
 
+/* What the libraries and a test must have in common: one of another build, of
+ * other headers, is refused. */
+#define FAKE_LAYOUT                                                       \
+    ((uint64_t)sizeof(struct fake_world) << 24 ^                          \
+     (uint64_t)offsetof(struct fake_world, cliques) << 16 ^               \
+     (uint64_t)offsetof(struct fake_world, roots) << 8 ^                  \
+     (uint64_t)sizeof(struct fake_cuda) << 4 ^ sizeof(struct fake_nccl) ^ \
+     (uint64_t)offsetof(struct fake_process, counts) << 40)
+
 /* Called with the lock held, but for lock() and reset(). */
 struct fake_cuda {
+    uint64_t layout; /* FAKE_LAYOUT */
     /* --- for the fake NCCL --- */
     struct fake_world *(*world)(void);
     void (*lock)(void);
@@ -93,6 +103,7 @@ struct fake_cuda {
 
 /* Called without the lock. */
 struct fake_nccl {
+    uint64_t layout; /* FAKE_LAYOUT */
     void (*reset)(void);
     int (*version)(void);
     int (*group_depth)(void); /* of the calling thread */

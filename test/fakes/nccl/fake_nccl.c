@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -48,6 +49,11 @@ static void find_driver(void)
     if (found != NULL) {
         memcpy(&get, &found, sizeof get);
         driver = get();
+        if (driver->layout != FAKE_LAYOUT) {
+            (void)fprintf(stderr, "fake libnccl: the fake libcuda is of "
+                                  "another build\n");
+            abort();
+        }
         driver->before_free(is_registered);
     } else {
         (void)dlclose(library);
@@ -651,6 +657,7 @@ static void hand_over(void *comm)
 }
 
 static const struct fake_nccl table = {
+    .layout = FAKE_LAYOUT,
     .reset = reset,
     .version = version,
     .group_depth = group_depth,
