@@ -11,9 +11,12 @@ row() { # RESULT TEXT
     echo "$1: sanitizer: $2"
     "$checks" row sanitizer "$1" "$2" --table "$rows"
 }
-if ! found=$("$checks" look); then
-    row skipped "${found#NOT RUN: look: }"
-    exit 77
+found=$("$checks" look)
+code=$?
+if [ $code -ne 0 ]; then
+    [ $code -eq 77 ] && row skipped "${found#NOT RUN: look: }" ||
+        row FAILED "${found#FAILED: look: }"
+    exit $code
 fi
 if ! version=$("$tool" --version 2>&1); then
     row skipped "looked for compute-sanitizer; not found"

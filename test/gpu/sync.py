@@ -74,6 +74,7 @@ def main():
         if found.returncode == 77:
             row("skipped", found.stdout.strip().removeprefix("NOT RUN: look: "))
             return 77
+        expect(found.returncode == 0, found.stdout, found.stderr)
         environment.update(line.split("=", 1) for line in
                            checks("recipe").stdout.splitlines())
         cleat = os.path.abspath(arguments.cleat)

@@ -580,6 +580,30 @@ void nccl_end_tick(struct choose *c, struct nccl_ends *w, uint32_t i)
     }
 }
 
+void nccl_end_stops(struct nccl_ends *w, uint32_t i)
+{
+    w->end[i].stopped = 1;
+    w->end[i].stopped_ns = w->now_ns;
+}
+
+/* engine.c: nccl_time. What it needs of time it needs while it runs. */
+void nccl_end_wakes(struct choose *c, struct nccl_ends *w, uint32_t i)
+{
+    struct nccl_end *e = &w->end[i];
+    uint64_t gap_ns = w->now_ns - e->stopped_ns;
+
+    e->stopped = 0;
+    e->stopped_ns = 0;
+    e->left_ns = CLEAT_NEVER;
+    if (gap_ns > w->gap_ns) {
+        cleat_nccl_stop_forgive(&e->machine, gap_ns);
+        e->until_ns = cleat_time_add(e->until_ns, gap_ns);
+    }
+    nccl_end_tick(c, w, i);
+    choose_check(c, e->lost != 0 || !is_lost(e) || gap_ns <= w->gap_ns,
+                 "standing-still-loses-no-device");
+}
+
 /* ---- the caller ---- */
 
 static void stop(struct nccl_ends *w, struct nccl_end *e)
@@ -913,8 +937,8 @@ enum cleat_status nccl_end_close(struct choose *c, struct nccl_ends *w,
 
 /* ---- the projection ---- */
 
-static unsigned char *put_epoch(unsigned char *at, const struct nccl_ends *w,
-                                uint64_t epoch)
+unsigned char *nccl_epoch_put(unsigned char *at, const struct nccl_ends *w,
+                              uint64_t epoch)
 {
     return choose_put_u8(at, epoch == 0 ? 0
                              : w->clock - epoch > 200
@@ -936,25 +960,29 @@ unsigned char *nccl_end_put(unsigned char *at, const struct nccl_ends *w,
     const struct cleat_nccl_stop *m = &e->machine;
     /* It is where its replica is: two that have changed places are alike. */
     bool in_place = e->group.ranks == 2 || e->group.rank == i;
+    uint64_t since_ns;
 
     at = choose_put_u8(at, (uint32_t)(e->dead | e->stopped << 1 |
                                       e->freed << 2 | e->lost << 3));
     if (e->dead != 0 || e->freed != 0) { return at; }
-    at = choose_put_time(at, m->deadline_ns, w->now_ns);
-    at = choose_put_time(at, m->inside_ns, w->now_ns);
+    /* Time that a process has stood still is given back to it. */
+    at = choose_put_u64(at, e->stopped != 0 ? w->now_ns - e->stopped_ns : 0);
+    since_ns = e->stopped != 0 ? e->stopped_ns : w->now_ns;
+    at = choose_put_time(at, m->deadline_ns, since_ns);
+    at = choose_put_time(at, m->inside_ns, since_ns);
     at = choose_put_u8(at, m->state);
     at = choose_put_u8(at, m->inside);
     at = choose_put_u8(at,
                        (uint32_t)(m->reaping | m->begun << 1 | m->unwind << 2));
     at = put_left(at, m->config.builds_max, m->builds);
     at = put_left(at, m->config.builds_max, m->ids);
-    at = put_epoch(at, w, m->epoch);
-    at = put_epoch(at, w, e->comm);
-    at = put_epoch(at, w, e->group.epoch);
+    at = nccl_epoch_put(at, w, m->epoch);
+    at = nccl_epoch_put(at, w, e->comm);
+    at = nccl_epoch_put(at, w, e->group.epoch);
     at = choose_put_u8(at, (uint32_t)(e->group.ranks | in_place << 4));
     at = choose_put_u64(at, e->left_ns == CLEAT_NEVER ? CLEAT_NEVER
                                                       : w->now_ns - e->left_ns);
-    at = choose_put_time(at, e->inside != 0 ? e->until_ns : 0, w->now_ns);
+    at = choose_put_time(at, e->inside != 0 ? e->until_ns : 0, since_ns);
     at = choose_put_u8(at, e->inside);
     at = choose_put_u8(at, (uint32_t)(e->stuck | e->reaping << 1 |
                                       e->reap_stuck << 2 | e->blocked << 3 |

@@ -81,6 +81,7 @@ struct nccl_end {
     /* The process; the model's to set. */
     uint8_t dead;
     uint8_t stopped;
+    uint64_t stopped_ns; /* since when */
 };
 
 /* The memory that they share, in the present generation. */
@@ -99,6 +100,7 @@ struct nccl_ends {
     struct cleat_nccl_stop_config config;
     uint64_t call_ns; /* a call after the first ones */
     uint64_t bucket_ns;
+    uint64_t gap_ns; /* who has not looked for longer has been stopped */
     uint64_t now_ns;
     uint32_t clock;  /* the sender's epochs are times of the machine's clock:
                         later than any before, whoever made it */
@@ -121,8 +123,10 @@ enum nccl_seen {
     NCCL_SEEN_COUNT
 };
 
-/* A process begins. */
+/* A process begins; stands still; carries on where it was. */
 void nccl_end_begin(struct nccl_ends *w, uint32_t i);
+void nccl_end_stops(struct nccl_ends *w, uint32_t i);
+void nccl_end_wakes(struct choose *c, struct nccl_ends *w, uint32_t i);
 
 /* ---- its owner and its reaper */
 
@@ -179,7 +183,9 @@ enum cleat_status nccl_end_close(struct choose *c, struct nccl_ends *w,
 /* Whether the end is in a group that works. */
 bool nccl_end_healthy(const struct nccl_end *e);
 
-/* For the projection. */
+/* For the projection: an end, and an epoch as seen from the latest. */
+unsigned char *nccl_epoch_put(unsigned char *at, const struct nccl_ends *w,
+                              uint64_t epoch);
 unsigned char *nccl_end_put(unsigned char *at, const struct nccl_ends *w,
                             uint32_t i);
 

@@ -893,7 +893,7 @@ static void strikes(struct choose *c, struct world *w, struct move move)
         dies(w, move.member);
         w->process[move.member].notice = 1;
     } else if (move.what == STAND_STILL) {
-        e->stopped = 1;
+        nccl_end_stops(&w->ends, move.member);
     } else {
         e->blocked = 1;
     }
@@ -903,12 +903,9 @@ static void wake(struct choose *c, struct world *w, uint32_t i)
 {
     choose_mark(c, MARK_WOKEN);
     choose_note(c, "[%llu] %u wakes", (unsigned long long)w->ends.now_ns, i);
-    w->ends.end[i].stopped = 0;
     w->process[i].struck = 1;
-    /* What it needs of time it needs while it runs. */
     if (w->process[i].busy != 0) { w->process[i].since_ns = w->ends.now_ns; }
-    w->ends.end[i].left_ns = CLEAT_NEVER;
-    nccl_end_tick(c, &w->ends, i);
+    nccl_end_wakes(c, &w->ends, i);
 }
 
 static void make(struct choose *c, struct world *w, struct move move)
@@ -1064,6 +1061,7 @@ static void init(void *state, const void *arg)
     w->ends.config = stop_config(set);
     w->ends.call_ns = 4;
     w->ends.bucket_ns = 6;
+    w->ends.gap_ns = 2;
     w->ends.now_ns = set->start_ns;
     w->ends.faults_left = set->faults;
     w->version_old = 1;
@@ -1109,7 +1107,7 @@ static unsigned char *put_order(unsigned char *at, const struct world *w,
     at = choose_put_u8(at, (uint32_t)(order->receivers_count |
                                       order->ticket.group.ranks << 2 |
                                       order->ticket.fresh << 5));
-    return choose_put_u8(at, w->ends.clock - order->ticket.group.epoch);
+    return nccl_epoch_put(at, &w->ends, order->ticket.group.epoch);
 }
 
 static unsigned char *put_process(unsigned char *at, const struct world *w,
@@ -1185,6 +1183,7 @@ static unsigned char *put_world(unsigned char *at, const struct world *w)
     at = choose_put_u8(at, w->set->rounds - w->round);
     at = choose_put_u8(at, (uint32_t)(w->version_old | w->version_new << 4));
     at = choose_put_u32(at, (uint32_t)w->worst_ns);
+    at = choose_put_u64(at, w->set->times_end ? w->ends.now_ns : 0);
     at = choose_put_u8(at, w->ends.now_ns > w->begun_ns);
     at = choose_put_u8(at, sync->step);
     at = choose_put_u8(at, (uint32_t)(sync->outcome | sync->attempt << 4));
@@ -1199,10 +1198,10 @@ static unsigned char *put_world(unsigned char *at, const struct world *w)
                                       control->published << 2 |
                                       control->finished << 3));
     at = put_pair(at, w, control->generation);
-    at = choose_put_u8(at, w->ends.clock - control->epoch_given);
+    at = nccl_epoch_put(at, &w->ends, control->epoch_given);
     at = choose_put_u8(at,
                        (uint32_t)(w->ends.formed << 3 >> w->ends.clock & 15));
-    at = choose_put_u8(at, w->ends.clock - w->ticket.group.epoch);
+    at = nccl_epoch_put(at, &w->ends, w->ticket.group.epoch);
     at = put_pair(at, w, w->ticket.generation);
     return choose_put_u8(
         at, (uint32_t)(w->ticket.group.ranks | w->ticket.fresh << 4));

@@ -298,7 +298,7 @@ def bad_input():
     yield "devices=2", None, ("--device", "2"), ("--device 2", "shows 2")
     yield "memory=2M", None, (), ("2097152 bytes", "weights", "need")
     yield ("cuMemAlloc#1:fail=2", None, (),
-           ("weights", "device 0", "MiB free", "MiB are needed"))
+           ("weights", "device 0", "free", "MiB are needed"))
     yield "", None, ("--digest", "maybe"), ("--digest maybe", "on or off")
     yield ("", None, ("--digest", "off", "--fault", "send@3:1:corrupt"),
            ("send@3:1:corrupt", "--digest off"))

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -857,6 +858,37 @@ static void an_import_that_fails_is_taken_back_wherever_it_fails(void **state)
     nothing_is_left();
 }
 
+/* What a peer says may be wrong: the device is none the worse for it. */
+static void a_wrong_descriptor_of_a_peer_s_loses_no_device(void **state)
+{
+    struct cleat_cuda *cuda = NULL;
+    struct cleat_cuda *other = NULL;
+    struct cleat_error error;
+    uint64_t address = 0;
+    uint64_t bytes = 0;
+    int fd = shared_slots(&cuda, &other, &bytes);
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    (void)state;
+    fake_gpu_plan("cuMemImportFromShareableHandle#1:fail=101");
+    assert_int_equal(cleat_cuda_import(other, fd, bytes, &address, &error),
+                     CLEAT_INVALID);
+    assert_int_equal(error.status, CLEAT_INVALID);
+    assert_int_equal(error.port_code, 101);
+    assert_int_equal(cleat_cuda_import(other, null, bytes, &address, &error),
+                     CLEAT_INVALID);
+    assert_int_equal(cleat_cuda_import(other, fd, bytes + 1, &address, &error),
+                     CLEAT_INVALID);
+    assert_false(cleat_cuda_lost(other, NULL));
+    assert_int_equal(cleat_cuda_import(other, fd, bytes, &address, &error),
+                     CLEAT_OK);
+    assert_int_equal(close(null), 0);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(cleat_cuda_close(other), CLEAT_OK);
+    assert_int_equal(cleat_cuda_close(cuda), CLEAT_OK);
+    nothing_is_left();
+}
+
 static void import_sticky(void)
 {
     struct cleat_cuda *cuda = NULL;
@@ -1057,6 +1089,8 @@ int main(void)
         cmocka_unit_test_setup(staging_is_pinned_for_every_device, reset),
         cmocka_unit_test_setup(
             an_import_that_fails_is_taken_back_wherever_it_fails, reset),
+        cmocka_unit_test_setup(a_wrong_descriptor_of_a_peer_s_loses_no_device,
+                               reset),
         cmocka_unit_test_setup(sharing_latches_a_sticky_error_too, reset),
         cmocka_unit_test_setup(a_driver_without_virtual_memory_shares_nothing,
                                reset),

@@ -1759,6 +1759,65 @@ static void a_process_that_was_stopped_has_lost_no_device(void **state)
     assert_int_equal(ended, 0);
 }
 
+/* The machine by itself, in times of its own. */
+
+static struct cleat_nccl_stop forming_from_1000_to_2000(void)
+{
+    const struct cleat_nccl_stop_config with = {
+        .call_ns = 10, .abort_ns = 100, .drain_ns = 50};
+    struct cleat_nccl_stop_command command;
+    struct cleat_nccl_stop stop;
+
+    assert_int_equal(cleat_nccl_stop_init(&stop, &with), CLEAT_OK);
+    assert_int_equal(cleat_nccl_stop_build(&stop, 1000, 1, 2000), CLEAT_OK);
+    assert_int_equal(cleat_nccl_stop_next(&stop, 1000, &command), CLEAT_OK);
+    assert_int_equal(command.call, CLEAT_NCCL_INIT);
+    assert_int_equal(command.deadline_ns, 1010);
+    return stop;
+}
+
+static void a_gap_puts_off_what_is_inside_and_not_the_forming(void **state)
+{
+    struct cleat_nccl_stop stop = forming_from_1000_to_2000();
+
+    (void)state;
+    cleat_nccl_stop_forgive(&stop, 500);
+    assert_int_equal(cleat_nccl_stop_deadline(&stop), 1510);
+    assert_int_equal(cleat_nccl_stop_tick(&stop, 1509), CLEAT_OK);
+    assert_int_equal(cleat_nccl_stop_tick(&stop, 1510), CLEAT_DEVICE_LOST);
+    cleat_nccl_stop_forgive(&stop, 500); /* lost is lost */
+    assert_int_equal(stop.state, CLEAT_NCCL_LOST);
+    assert_int_equal(cleat_nccl_stop_deadline(&stop), CLEAT_NEVER);
+    stop = forming_from_1000_to_2000();
+    assert_int_equal(
+        cleat_nccl_stop_told(&stop, 1001, CLEAT_NCCL_INIT, CLEAT_PENDING, 0),
+        CLEAT_OK);
+    cleat_nccl_stop_forgive(&stop, 500);
+    assert_int_equal(cleat_nccl_stop_tick(&stop, 1999), CLEAT_OK);
+    assert_int_equal(stop.state, CLEAT_NCCL_BUILDING);
+    assert_int_equal(cleat_nccl_stop_tick(&stop, 2000), CLEAT_OK);
+    assert_int_equal(stop.state, CLEAT_NCCL_ABORTING);
+    cleat_nccl_stop_forgive(&stop, 30);
+    assert_int_equal(cleat_nccl_stop_tick(&stop, 2129), CLEAT_OK);
+    assert_int_equal(cleat_nccl_stop_tick(&stop, 2130), CLEAT_DEVICE_LOST);
+}
+
+static void a_pace_is_that_of_the_calls_after_it(void **state)
+{
+    struct cleat_nccl_stop stop = forming_from_1000_to_2000();
+    struct cleat_nccl_stop_command command;
+
+    (void)state;
+    cleat_nccl_stop_pace(&stop, 70);
+    assert_int_equal(cleat_nccl_stop_deadline(&stop), 1010);
+    assert_int_equal(
+        cleat_nccl_stop_told(&stop, 1001, CLEAT_NCCL_INIT, CLEAT_PENDING, 0),
+        CLEAT_OK);
+    assert_int_equal(cleat_nccl_stop_next(&stop, 1002, &command), CLEAT_OK);
+    assert_int_equal(command.call, CLEAT_NCCL_POLL);
+    assert_int_equal(command.deadline_ns, 1072);
+}
+
 /* NCCL says that it is an error of CUDA's, and CUDA that it is one that lasts:
  * an abort would hang. */
 static void behind_an_error(void)
@@ -2074,6 +2133,8 @@ int main(void)
         cmocka_unit_test(a_sticky_error_loses_the_device_at_once),
         cmocka_unit_test(after_a_loss_no_call_follows_in_a_step),
         cmocka_unit_test(a_process_that_was_stopped_has_lost_no_device),
+        cmocka_unit_test(a_gap_puts_off_what_is_inside_and_not_the_forming),
+        cmocka_unit_test(a_pace_is_that_of_the_calls_after_it),
         cmocka_unit_test(what_nccl_says_of_cuda_is_looked_into),
         cmocka_unit_test(a_copy_that_stays_stuck_loses_the_device),
         cmocka_unit_test(an_abort_is_a_group_where_the_library_has_that),

@@ -823,6 +823,24 @@ static void a_query_breaks_another_thread_s_capture_unless_relaxed(void **state)
     ok(relaxed.allocated);
 }
 
+static void a_thread_s_own_capture_forbids_it_too_unless_relaxed(void **state)
+{
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    CUgraph graph;
+
+    (void)state;
+    ok(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
+    assert_int_equal(cuEventQuery(event),
+                     CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    assert_int_equal(cuStreamEndCapture(stream, &graph),
+                     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+    ok(cuThreadExchangeStreamCaptureMode(&mode));
+    ok(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+    ok(cuEventQuery(event));
+    ok(cuStreamEndCapture(stream, &graph));
+    ok(cuThreadExchangeStreamCaptureMode(&mode)); /* as it was */
+}
+
 static void a_call_that_fails_leaves_garbage_in_its_result(void **state)
 {
     CUdeviceptr memory = 0;
@@ -1389,6 +1407,7 @@ int main(void)
         WITH(a_blocking_stream_waits_for_the_default_stream),
         WITH(the_default_stream_waits_for_blocking_streams),
         WITH(a_query_breaks_another_thread_s_capture_unless_relaxed),
+        WITH(a_thread_s_own_capture_forbids_it_too_unless_relaxed),
         WITH(a_call_that_fails_leaves_garbage_in_its_result),
         WITH(ending_what_is_not_is_misuse),
         WITH(an_event_may_record_the_time),

@@ -331,7 +331,8 @@ static bool holds(const struct op *op)
     uint32_t now_there;
 
     if (place.host == NULL) return false;
-    memcpy(&now_there, place.host, sizeof now_there);
+    /* Aligned: that was checked. The host may be writing it. */
+    now_there = FAKE_LOAD(*(uint32_t *)(void *)place.host);
     switch (op->flags & 3u) {
     case CU_STREAM_WAIT_VALUE_GEQ:
         return (int32_t)(now_there - op->value32) >= 0;

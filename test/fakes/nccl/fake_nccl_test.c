@@ -1302,6 +1302,54 @@ static void an_abort_hangs_behind_a_blocked_stream(void **state)
     assert_int_equal(atomic_load(&returned), 1);
 }
 
+static void
+an_abort_hangs_until_the_host_writes_what_is_waited_for(void **state)
+{
+    struct rank *self;
+    pthread_t thread;
+    uint32_t *flag;
+
+    (void)state;
+    meet(2);
+    self = use(0);
+    ok(cuMemHostAlloc((void **)&flag, sizeof *flag, 0));
+    ok(cuStreamWaitValue32(self->stream, (CUdeviceptr)(uintptr_t)flag, 1,
+                           CU_STREAM_WAIT_VALUE_GEQ));
+    begun(send(0, 1, 10));
+    good(outcome(self->comm));
+    thread = abort_in_a_thread();
+    assert_int_equal(atomic_load(&returned), 0);
+    FAKE_STORE(*flag, 1u);
+    (void)pthread_join(thread, NULL);
+    assert_int_equal(atomic_load(&returned), 1);
+}
+
+/* A stream that waits for one that waits for the default stream. */
+static void an_abort_hangs_behind_the_default_stream(void **state)
+{
+    struct rank *self;
+    CUstream blocking;
+    pthread_t thread;
+    CUevent event;
+
+    (void)state;
+    meet(2);
+    self = use(0);
+    ok(cuStreamCreate(&blocking, CU_STREAM_DEFAULT));
+    ok(cuEventCreate(&event, CU_EVENT_DISABLE_TIMING));
+    fake_gpu_plan("cuMemsetD8Async#1:never");
+    ok(cuMemsetD8Async(self->to, 1, 1, NULL));
+    ok(cuEventRecord(event, blocking));
+    ok(cuStreamWaitEvent(self->stream, event, 0));
+    begun(send(0, 1, 10));
+    good(outcome(self->comm));
+    thread = abort_in_a_thread();
+    assert_int_equal(atomic_load(&returned), 0);
+    fake_gpu_release();
+    (void)pthread_join(thread, NULL);
+    assert_int_equal(atomic_load(&returned), 1);
+}
+
 /* An event in between leads to what is blocked, or, once it is done, to
  * nothing. */
 static void an_abort_hangs_behind_a_wait_for_a_blocked_stream(void **state)
@@ -1897,6 +1945,8 @@ int main(void)
         WITH(an_abort_may_take_long),
         WITH(an_abort_may_never_return),
         WITH(an_abort_hangs_behind_a_blocked_stream),
+        WITH(an_abort_hangs_until_the_host_writes_what_is_waited_for),
+        WITH(an_abort_hangs_behind_the_default_stream),
         WITH(an_abort_hangs_behind_a_wait_for_a_blocked_stream),
         WITH(an_abort_waits_for_other_kernels_of_the_device),
         WITH(all_communicators_of_a_device_are_aborted_in_one_group),
