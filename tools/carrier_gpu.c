@@ -120,7 +120,8 @@ static int try_memory(uint32_t device, uint64_t needed, const char *command)
                         error.text);
 }
 
-/* On each device that is used: first next to what it has when it is empty. */
+/* On each device that is used: first next to what it has when it is empty. Of
+ * engines that attach it is not known which one they use. */
 static int check_memory(const struct carrier *carrier, const struct job *job,
                         uint32_t slots, uint32_t members,
                         const struct cleat_cuda_info *info, const char *command)
@@ -129,7 +130,7 @@ static int check_memory(const struct carrier *carrier, const struct job *job,
     int result = 0;
 
     for (uint32_t d = 0; result == 0 && d < info->devices_count; d++) {
-        uint64_t needed = memory_on(carrier, job, slots, members, d);
+        uint64_t needed = memory_on(carrier, job, slots, started, d);
 
         if (d < CLEAT_CUDA_DEVICES_MAX && needed > info->devices[d].bytes) {
             return options_fail(command,
@@ -139,7 +140,6 @@ static int check_memory(const struct carrier *carrier, const struct job *job,
                                 "weights of its processes need %" PRIu64,
                                 d, info->devices[d].bytes, needed);
         }
-        needed = memory_on(carrier, job, slots, started, d);
         result = try_memory(d, needed, command);
     }
     return result;
