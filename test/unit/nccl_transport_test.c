@@ -371,6 +371,14 @@ static enum cleat_status run_all(uint32_t count)
     return status;
 }
 
+/* Whether a receiver was told that the group has failed: while it joined, or
+ * while it waited. */
+static bool has_failed(uint32_t i)
+{
+    return receivers[i].joined == CLEAT_GROUP_FAILED ||
+           receivers[i].ended == CLEAT_GROUP_FAILED;
+}
+
 static struct cleat_nccl_account of_sender(void)
 {
     struct cleat_nccl_account account;
@@ -572,8 +580,8 @@ static void silent_death(void)
     must(fake_nccl_lose(3) == 1);
     hurry(sender.context, MS(400), 0, 0);
     must(run(3, 3) == CLEAT_GROUP_FAILED);
-    must(receivers[0].ended == CLEAT_GROUP_FAILED);
-    must(receivers[1].ended == CLEAT_GROUP_FAILED);
+    must(has_failed(0));
+    must(has_failed(1));
     must(of_sender().why == CLEAT_PEER_SILENT);
     hurry(sender.context, 20 * CLEAT_NS_PER_S, 0, 0);
     and_again(2);
@@ -645,17 +653,25 @@ static void a_failed_init_leaves_no_group_open(void **state)
     in_a_process(failed_init);
 }
 
+/* Of the two ends, which abort by themselves, it is the first. */
 static void failed_abort(void)
 {
+    bool is_the_senders;
+
     default_config();
     config.topology = CLEAT_NCCL_FAN_OUT;
     open_all(1);
     fake_gpu_plan("ncclSend#2:late=2 ncclCommAbort#1:fail=1");
     must(run(1, 1) == CLEAT_GROUP_FAILED);
     must(run(1, 1) == CLEAT_OK); /* it counts as gone all the same */
-    must(of_sender().depth_leaked == 1);
+    is_the_senders = of_sender().depth_leaked == 1;
+    must(of_sender().depth_leaked + of_receiver(0).depth_leaked == 1);
     /* … but what it had registered may be in use, and is not freed. */
-    must(cleat_nccl_sender_close(&sender) == CLEAT_DEVICE_LOST);
+    fake_gpu_unseal();
+    must(cleat_nccl_sender_close(&sender) ==
+         (is_the_senders ? CLEAT_DEVICE_LOST : CLEAT_OK));
+    must(cleat_nccl_receiver_close(&receivers[0].transport) ==
+         (is_the_senders ? CLEAT_OK : CLEAT_DEVICE_LOST));
 }
 
 static void a_failed_abort_leaves_no_group_open(void **state)
@@ -1202,7 +1218,7 @@ static void a_bucket_that_nobody_takes_costs_its_time(void **state)
 }
 
 /* What comes beside a bucket says more bytes than a slot has. */
-static void lies(void)
+static void too_many_bytes(void)
 {
     const struct cleat_transport_receiver *t = &receivers[0].transport;
     struct cleat_transport_ticket ticket;
@@ -1231,10 +1247,242 @@ static void lies(void)
     close_all(1);
 }
 
+/* A sender that says of bucket 0 what is not so, and gives it to nobody. */
+static void lies(struct nccl_descriptor said, uint64_t said_bytes)
+{
+    const struct cleat_transport_sender *control =
+        engine_of(sender.context)->wakes;
+    const struct cleat_transport_receiver *t = &receivers[0].transport;
+    struct cleat_transport_ticket ticket;
+    uint64_t before = fake_gpu_counts().nccl_bytes;
+    const void *seen_data = NULL;
+    uint64_t bytes = 0;
+    void *data = NULL;
+    uint32_t crc = 0;
+
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    appetite = 0;
+    begin_receiver(0, &ticket);
+    appetite = BUCKETS;
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    end_receiver(0);
+    said.epoch += engine_of(sender.context)->group.epoch;
+    must(control->slot(control->context, 0, &data, &bytes) == CLEAT_OK);
+    must(bytes == sizeof said);
+    memcpy(data, &said, sizeof said);
+    must(control->publish(control->context, 0, 0, said_bytes, 0) == CLEAT_OK);
+    must(t->wait(t->context, 0, soon(), &seen_data, &bytes, &crc) ==
+         CLEAT_PEER_DEVIANT);
+    must(fake_gpu_counts().nccl_bytes == before);
+    leave_all(1);
+    sender.finish(sender.context);
+    and_again(1);
+}
+
+static void lying_control(void)
+{
+    const struct nccl_descriptor later = {.bytes = 64, .epoch = 1};
+    const struct nccl_descriptor earlier = {.bytes = 64, .epoch = UINT64_MAX};
+    const struct nccl_descriptor more = {.bytes = BUCKET_BYTES + 1};
+    const struct nccl_descriptor most = {.bytes = UINT64_MAX};
+    const struct nccl_descriptor right = {.bytes = 64};
+
+    default_config();
+    open_all(1);
+    lies(later, sizeof later);
+    lies(earlier, sizeof earlier);
+    lies(more, sizeof more);
+    lies(most, sizeof most);
+    lies(right, sizeof right - 1); /* half of what is to be said */
+    lies(right, 0);
+    close_all(1);
+}
+
 static void what_is_said_of_a_bucket_is_checked(void **state)
 {
     (void)state;
-    in_a_process(lies);
+    in_a_process(too_many_bytes);
+    in_a_process(lying_control);
+}
+
+/* What an end knows of the bucket that a slot was used for before. */
+static void another_in_its_slot(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[0].transport;
+    struct nccl_engine *engine;
+    struct cleat_transport_ticket ticket;
+    const void *data = NULL;
+    uint64_t bytes = 0;
+    uint32_t crc = 0;
+
+    default_config();
+    open_all(1);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    appetite = 0;
+    begin_receiver(0, &ticket);
+    appetite = BUCKETS;
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    end_receiver(0);
+    engine = engine_of(t->context);
+    nccl_lock(engine);
+    engine->ops[0].bucket = engine->config.slots_count;
+    engine->ops[0].state = NCCL_OP_DONE;
+    nccl_unlock(engine);
+    /* Nobody sends bucket 0. */
+    must(t->wait(t->context, 0, now_ns() + MS(50), &data, &bytes, &crc) ==
+         CLEAT_DEADLINE);
+    leave_all(1);
+    sender.finish(sender.context);
+    and_again(1);
+    close_all(1);
+}
+
+static void another_bucket_in_the_slot_is_not_the_one(void **state)
+{
+    (void)state;
+    in_a_process(another_in_its_slot);
+}
+
+/* ---- which group is kept ---- */
+
+/* The receiver has the first of two buckets, and has not said that it will not
+ * take the other. */
+static void half_a_generation(void)
+{
+    struct cleat_transport_ticket ticket;
+
+    default_config();
+    open_all(1);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    appetite = 1;
+    begin_receiver(0, &ticket);
+    appetite = BUCKETS;
+    must(sender.group(sender.context, soon()) == CLEAT_OK);
+    must(publish(0) == CLEAT_OK);
+    must(publish(1) == CLEAT_OK);
+    end_receiver(0);
+    must(receivers[0].received == 1);
+    sender.finish(sender.context);
+    must(strcmp(of_sender().state, "healthy") != 0);
+    must(of_sender().stops == 1);
+    leave_all(1);
+    and_again(1);
+    close_all(1);
+}
+
+static void after_half_a_generation_no_group_is_kept(void **state)
+{
+    (void)state;
+    in_a_process(half_a_generation);
+}
+
+static void other_number(void)
+{
+    struct cleat_transport_ticket ticket;
+
+    default_config();
+    open_all(2);
+    must(run_all(2) == CLEAT_OK);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    must(strcmp(of_sender().state, "healthy") != 0); /* before `group` */
+    must(of_sender().stops == 1);
+    sender.finish(sender.context);
+    and_again(1);
+    close_all(2);
+}
+
+static void to_prepare_another_group_is_to_leave_the_old_one(void **state)
+{
+    (void)state;
+    in_a_process(other_number);
+}
+
+/* A clock that is behind the epoch of the last group. */
+static void epochs_rise(void)
+{
+    const uint64_t far = UINT64_MAX / 2;
+    struct cleat_transport_ticket ticket;
+    struct nccl_engine *engine;
+
+    default_config();
+    open_all(1);
+    engine = engine_of(sender.context);
+    nccl_lock(engine);
+    engine->group.epoch = far;
+    nccl_unlock(engine);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    must(engine->group.epoch == far + 1);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    must(engine->group.epoch == far + 2);
+    sender.finish(sender.context);
+    and_again(1);
+    close_all(1);
+}
+
+static void no_two_groups_have_one_epoch(void **state)
+{
+    (void)state;
+    in_a_process(epochs_rise);
+}
+
+/* A receiver that waited in vain joins anew, and has not left. The sender, to
+ * whom it looked as if all had what there was, counts on its group. */
+static void joins_without_leaving(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[1].transport;
+    struct cleat_transport_ticket ticket;
+    struct cleat_transport_ticket copy;
+
+    default_config();
+    open_all(2);
+    sends_a_part();
+    t->wake(t->context);
+    waits_in_vain(CLEAT_PENDING);
+    sender.finish(sender.context);
+    must(sender.prepare(sender.context, ++generation, 2, &ticket) == CLEAT_OK);
+    must(of_sender().ids == 1); /* the old one */
+    copy = copy_of(&ticket);
+    must(t->join(t->context, &copy, 1, soon()) == CLEAT_GROUP_FAILED);
+    must(strcmp(of_receiver(1).state, "healthy") != 0);
+    sender.finish(sender.context);
+    leave_all(2);
+    and_again(2);
+    close_all(2);
+}
+
+static void who_joins_anew_leaves_first(void **state)
+{
+    (void)state;
+    in_a_process(joins_without_leaving);
+}
+
+/* A device that is lost while its group is kept. */
+static void joins_lost(void)
+{
+    const struct cleat_transport_receiver *t = &receivers[0].transport;
+    struct cleat_transport_ticket ticket;
+    struct cleat_transport_ticket copy;
+    enum cleat_status said = CLEAT_OK;
+    uint32_t acked = 0;
+
+    default_config();
+    open_all(1);
+    must(run_all(1) == CLEAT_OK);
+    cleat_nccl_receiver_lose(t);
+    must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    copy = copy_of(&ticket);
+    must(t->join(t->context, &copy, 0, soon()) == CLEAT_DEVICE_LOST);
+    must(sender.acked(sender.context, 0, &acked, &said) == CLEAT_OK);
+    must(said == CLEAT_DEVICE_LOST); /* the sender knows why */
+    sender.finish(sender.context);
+    must(cleat_nccl_receiver_close(&receivers[0].transport) ==
+         CLEAT_DEVICE_LOST);
+}
+
+static void who_joins_with_a_lost_device_says_so(void **state)
+{
+    (void)state;
+    in_a_process(joins_lost);
 }
 
 /* ---- where a bucket lies on the device ---- */
@@ -1490,7 +1738,7 @@ static void run_into(enum cleat_status expected)
     until_lost();
     sender.finish(sender.context);
     end_receiver(0);
-    must(receivers[0].ended == CLEAT_GROUP_FAILED);
+    must(has_failed(0));
     sender_is_lost();
 }
 
@@ -1757,6 +2005,70 @@ static void a_process_that_was_stopped_has_lost_no_device(void **state)
     assert_int_equal(kill(pid, SIGCONT), 0);
     assert_int_equal(waitpid(pid, &ended, 0), pid);
     assert_int_equal(ended, 0);
+}
+
+/* A group's end that fails, though everything in it was taken; and one that is
+ * ended because something in it was not. */
+
+static uint32_t fails_left = 1;
+
+static ncclResult_t end_fails(void)
+{
+    ncclResult_t result = real_end();
+
+    if (__atomic_exchange_n(&fails_left, 0, __ATOMIC_SEQ_CST) == 0) {
+        return result;
+    }
+    return ncclSystemError;
+}
+
+static __typeof__(&ncclSend) real_send;
+
+static ncclResult_t send_fails(const void *from, size_t count,
+                               ncclDataType_t type, int peer, ncclComm_t comm,
+                               cudaStream_t stream)
+{
+    if (__atomic_exchange_n(&fails_left, 0, __ATOMIC_SEQ_CST) == 0) {
+        return real_send(from, count, type, peer, comm, stream);
+    }
+    return ncclSystemError;
+}
+
+static void no_level_is_left_open(void)
+{
+    must(run(1, 1) == CLEAT_GROUP_FAILED);
+    must(has_failed(0));
+    must(of_sender().code == ncclSystemError);
+    and_again(1);
+    must(of_sender().depth_leaked == 0);
+    close_all(1);
+}
+
+static void groups_end_fails(void)
+{
+    default_config();
+    open_all(1);
+    real_end = library_of_sender()->p_ncclGroupEnd;
+    library_of_sender()->p_ncclGroupEnd = end_fails;
+    no_level_is_left_open();
+}
+
+static void send_in_group_fails(void)
+{
+    default_config();
+    config.topology = CLEAT_NCCL_FAN_OUT;
+    open_all(1);
+    real_send = library_of_sender()->p_ncclSend;
+    library_of_sender()->p_ncclSend = send_fails;
+    no_level_is_left_open();
+}
+
+static void
+a_group_of_calls_that_fails_is_ended_and_fails_the_attempt(void **state)
+{
+    (void)state;
+    in_a_process(groups_end_fails);
+    in_a_process(send_in_group_fails);
 }
 
 /* The machine by itself, in times of its own. */
@@ -2123,6 +2435,12 @@ int main(void)
         cmocka_unit_test(a_slot_on_the_device_is_given_when_nobody_reads_it),
         cmocka_unit_test(a_bucket_that_nobody_takes_costs_its_time),
         cmocka_unit_test(what_is_said_of_a_bucket_is_checked),
+        cmocka_unit_test(another_bucket_in_the_slot_is_not_the_one),
+        cmocka_unit_test(after_half_a_generation_no_group_is_kept),
+        cmocka_unit_test(to_prepare_another_group_is_to_leave_the_old_one),
+        cmocka_unit_test(no_two_groups_have_one_epoch),
+        cmocka_unit_test(who_joins_anew_leaves_first),
+        cmocka_unit_test(who_joins_with_a_lost_device_says_so),
         cmocka_unit_test(a_bucket_stays_on_the_device_until_it_is_acknowledged),
         cmocka_unit_test(slots_are_registered_by_all_or_by_none),
         cmocka_unit_test(slots_of_plain_memory_are_not_registered),
@@ -2133,6 +2451,8 @@ int main(void)
         cmocka_unit_test(a_sticky_error_loses_the_device_at_once),
         cmocka_unit_test(after_a_loss_no_call_follows_in_a_step),
         cmocka_unit_test(a_process_that_was_stopped_has_lost_no_device),
+        cmocka_unit_test(
+            a_group_of_calls_that_fails_is_ended_and_fails_the_attempt),
         cmocka_unit_test(a_gap_puts_off_what_is_inside_and_not_the_forming),
         cmocka_unit_test(a_pace_is_that_of_the_calls_after_it),
         cmocka_unit_test(what_nccl_says_of_cuda_is_looked_into),
