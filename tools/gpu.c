@@ -78,6 +78,8 @@ static int print_nccl(const char *library)
     printf("nccl      %s, %" PRIu32 ".%" PRIu32 ".%" PRIu32 "\n",
            library != NULL ? library : CLEAT_NCCL_LIBRARY, info.version / 10000,
            info.version % 10000 / 100, info.version % 100);
+    print_feature(info.registers != 0, "ncclCommRegister (2.19)",
+                  "slots are read and written where they lie");
     print_feature(info.group_abort != 0, "grouped abort (2.22)",
                   "all groups of a GPU are aborted together");
     print_feature(info.revoke != 0, "ncclCommRevoke (2.28.7)",

@@ -162,12 +162,13 @@ void cleat_cuda_lose(struct cleat_cuda *cuda);
 
 /* ---- memory that two processes share ---- */
 
-/* A descriptor for all the slots' memory; opened `shareable`. The caller owns
- * it, and sends it over a Unix socket (SCM_RIGHTS).
- *   bytes  of that memory; slot i lies at i times the slots' distance
- *   distance  out
+/* Makes a descriptor for all the slots' memory; opened `shareable`.
+ *   fd        out: the caller's, to send over a Unix socket (SCM_RIGHTS) and to
+ *             close
+ *   bytes     out: of that memory
+ *   distance  out: in bytes; slot i begins at i times as much
  * Returns CLEAT_OK; CLEAT_STATE: not shareable; CLEAT_DEVICE_LOST;
- * CLEAT_PERMANENT. Not for a fault path. */
+ * CLEAT_PERMANENT. On error there is no descriptor. Not for a fault path. */
 enum cleat_status cleat_cuda_share(struct cleat_cuda *cuda, int *fd,
                                    uint64_t *bytes, uint64_t *distance);
 
@@ -176,7 +177,7 @@ enum cleat_status cleat_cuda_share(struct cleat_cuda *cuda, int *fd,
  * allocates and may wait for the device.
  *   fd       stays the caller's
  *   bytes    as share told
- *   address  out
+ *   address  out: on the device, of the first slot
  * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_NO_SLOT: CLEAT_CUDA_IMPORTS_MAX are
  * mapped; CLEAT_UNSUPPORTED; CLEAT_CAPACITY; CLEAT_DEVICE_LOST;
  * CLEAT_PERMANENT. On error nothing is mapped. */

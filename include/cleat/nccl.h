@@ -8,8 +8,9 @@
  * ticket brings (cleat/memory.h). So all members are processes of one machine
  * (or of one container that shares descriptors).
  *
- *     sender   fill ▶ pinned slot ▶ device slot ▶ ══ NCCL ══▶ device slot
- *                                                       ▶ pinned slot ▶ wait
+ *  sender    fill ──▶ pinned slot ──▶ device slot
+ *                                          ║ NCCL
+ *  receiver  wait ◀── pinned slot ◀── device slot
  *
  * A bucket's slot is pinned memory of the host, as the contract of a transport
  * asks, staged through a slot on the device. CRC32C is taken by whoever fills
@@ -19,9 +20,12 @@
  * `slot` and of the receiver's `wait` is then an address of the device, as a
  * uint64_t in a pointer, for a source or a sink that copies there by itself
  * (with a cleat_cuda of its own on the same device). The sender's source must
- * have finished writing before `publish`, the sink reading before `ack`. Nobody
- * can take a CRC32C of it on the host: give 0 and do not check, and say in the
- * report that the digest was skipped. The other ends may stage or not.
+ * have finished writing before `publish`, the sink reading before `ack`. Call
+ * `slot` again before each bucket is written: it waits for the end of the
+ * slot's earlier use, and whoever writes to an address that it has kept may
+ * overwrite a bucket on its way. Nobody can take a CRC32C of it on the host:
+ * give 0 and do not check, and say in the report that the digest was skipped.
+ * The other ends may stage or not.
  *
  * Two threads a device are made by open. The *owner* makes every call of CUDA
  * and of NCCL, with communicators that do not block; the *reaper* makes
@@ -58,17 +62,28 @@
  * network PXN makes it useless (NCCL_PXN_DISABLE). Nothing is deregistered: an
  * abort ends it.
  *
- * One end belongs to a group in a process, and one end uses a device in it: in
- * an abort NCCL waits for all communicators of a device, and peers within a
- * process use each other's slots by address.
+ * In a process there must be at most one end per group and at most one end per
+ * device. Peers within a process use each other's slots by address; and in an
+ * abort NCCL waits for all communicators of a device, but an end aborts only
+ * its own. No end knows of another, so the caller must see to it.
  *
  * NCCL leaks a thread, a socket and some memory with each group that is formed,
- * so a process may form builds_max; then `prepare`, `group` and `join` return
- * CLEAT_LIMIT and the process must be restarted.
+ * so an end may form builds_max; then `prepare`, `group` and `join` return
+ * CLEAT_LIMIT and the process must be restarted. The count is the end's:
+ * closing it and opening another begins at 0 and gives no leaked thread back.
+ *
+ * Fork first, then open: an end's threads and the device's context are not
+ * there in a child, which must call nothing here for an end of its parent's. A
+ * child whose parent had used CUDA before the fork cannot use it at all.
  *
  * One dead receiver stops the group, for all: NCCL cannot go on without it. So
  * where the shared-memory transport drops a receiver, this one fails the
- * attempt, and the next is made with those that remain.
+ * attempt, and the next is made with those that remain. What tells of it is
+ * NCCL's work, which fails or is late. A receiver that dies when it has every
+ * bucket and has not yet acknowledged them leaves no such work behind: this
+ * transport does not notice. So whoever drives it holds a deadline for all
+ * acknowledgements, as cleat/stream.h does (ack_timeout_ns), which is the usual
+ * caller.
  *
  * CLEAT_DEVICE_LOST is terminal: no call into CUDA or NCCL is made any more,
  * also none that frees. The process should report it and leave by _exit, for
@@ -82,9 +97,9 @@
  * Of the environment NCCL reads, the host decides. Refused are
  * NCCL_COMM_BLOCKING, with which calls wait for peers that may be dead, and
  * NCCL_COMM_ID, which gives every group the same id; keep them out of nccl.conf
- * too, which NCCL reads by itself. Advised are
- * NCCL_NVLS_ENABLE=0 (a rebuilt group may hang on resources that differ between
- * ranks) and NCCL_RAS_ENABLE=0 (a thread and a TCP port).
+ * too, which NCCL reads by itself. Advised are NCCL_NVLS_ENABLE=0 (a rebuilt
+ * group may hang on resources that differ between ranks) and NCCL_RAS_ENABLE=0
+ * (a thread and a TCP port).
  */
 #ifndef CLEAT_NCCL_H
 #define CLEAT_NCCL_H
@@ -96,9 +111,17 @@ extern "C" {
 #endif
 
 #define CLEAT_NCCL_LIBRARY "libnccl.so.2"
+
+/* Versions of NCCL, as ncclGetVersion codes them (22809 is 2.28.9): the oldest
+ * that is taken; since when several communicators can be aborted in one group;
+ * since when a group may have several ranks on one GPU, where the environment
+ * says NCCL_MULTI_RANK_GPU_ENABLE=1. cleat_nccl_look tells which of them a
+ * library has reached: callers need none of these. */
 #define CLEAT_NCCL_VERSION_MIN 21900
-#define CLEAT_NCCL_GROUP_ABORT 22200   /* aborts several at once, in a group */
-#define CLEAT_NCCL_SEVERAL_RANKS 23003 /* NCCL_MULTI_RANK_GPU_ENABLE */
+#define CLEAT_NCCL_GROUP_ABORT 22200
+#define CLEAT_NCCL_SEVERAL_RANKS 23003
+
+/* Of an ncclUniqueId. It is inside the ticket: callers do not need it. */
 #define CLEAT_NCCL_ID_BYTES 128
 
 #define CLEAT_NCCL_BUCKET_BYTES_DEFAULT (UINT64_C(512) << 20)
@@ -123,7 +146,9 @@ enum cleat_nccl_register {
     CLEAT_NCCL_REGISTER_NEVER
 };
 
-/* Zero means the default. */
+/* Zero means the default. An end with the defaults takes 3 slots of 512 MiB,
+ * 1.5 GiB, on the device, and as much pinned memory of the host, which
+ * `on_device` saves. What NCCL takes by itself comes on top. */
 struct cleat_nccl_config {
     const char *cuda_library; /* NULL: libcuda.so.1 */
     const char *nccl_library; /* NULL: libnccl.so.2 */
@@ -131,9 +156,11 @@ struct cleat_nccl_config {
                                  as much pinned memory a slot. 512 MiB */
     uint32_t slots_count;     /* ≤ 8. 3 */
     uint32_t receivers_max;   /* sender: 1 … 64. 8 */
-    uint32_t device;          /* the CUDA device. 0 */
+    uint32_t device;          /* the CUDA device, counted among those that
+                                 CUDA_VISIBLE_DEVICES leaves. 0 */
     uint32_t topology;        /* sender: enum cleat_nccl_topology */
-    uint32_t builds_max;      /* groups and ids a process may use up. 64 */
+    uint32_t builds_max;      /* groups, and ids, that this end may use up,
+                                 from its opening on. 64 */
     uint32_t on_device;       /* 1: no staging on the host; see above */
     uint32_t register_slots;  /* enum cleat_nccl_register */
     uint64_t bucket_ns; /* how long NCCL may take for one bucket, from when all
@@ -160,12 +187,14 @@ struct cleat_nccl_config {
  *           until close, and for ever when close says CLEAT_DEVICE_LOST
  *   config  copied
  *   out     filled
- * Returns CLEAT_OK; CLEAT_INVALID with the argument's number in error->index;
- * CLEAT_TOO_SMALL with the bytes needed in error->offset; CLEAT_UNSUPPORTED: a
- * library was not found, is too old, or lacks a symbol, or the environment
- * forbids it: the text names what was looked for and found; CLEAT_IO: no
- * thread, no shared memory; what cleat_cuda_open returns. On error nothing is
- * held but loaded libraries.
+ * Returns CLEAT_OK; what cleat_cuda_open returns;
+ *   CLEAT_INVALID      with the argument's number in error->index
+ *   CLEAT_TOO_SMALL    with the bytes needed in error->offset
+ *   CLEAT_UNSUPPORTED  a library was not found, is too old, or lacks a symbol,
+ *                      or the environment forbids it: the text names what was
+ *                      looked for and found
+ *   CLEAT_IO           no thread, no shared memory
+ * On error nothing is held but loaded libraries.
  *
  * Of the contract's functions:
  *   prepare  CLEAT_LIMIT: builds_max; CLEAT_GROUP_FAILED: no id could be made;
@@ -175,8 +204,8 @@ struct cleat_nccl_config {
  *            before it to be left, too
  *   slot     with on_device between prepare and finish: waits, at most call_ns,
  *            for the end of what the slot was used for before, as its caller
- *            will write to the device at once; CLEAT_GROUP_FAILED,
- *            CLEAT_DEVICE_LOST
+ *            will write to the device at once. To be called before each bucket
+ *            then. CLEAT_GROUP_FAILED, CLEAT_DEVICE_LOST
  *   publish  waits, at most call_ns, for the end of what its slot was used for
  *            before
  *   acked    CLEAT_GROUP_FAILED or CLEAT_DEVICE_LOST in *status, of every
@@ -185,7 +214,14 @@ struct cleat_nccl_config {
  *            CLEAT_PEER_STALE: the receiver has belonged to a newer group;
  *            CLEAT_DEVICE_LOST
  *   wait     CLEAT_DEVICE_LOST in addition
- *   finish   waits, at most call_ns, for the end of what all have received */
+ *   finish   waits, at most call_ns, for the end of what all have received
+ *
+ * What is behind a CLEAT_GROUP_FAILED or CLEAT_DEVICE_LOST, with NCCL's or
+ * CUDA's own code, is in cleat_nccl_sender_account and
+ * cleat_nccl_receiver_account. An end that was told by another end, and
+ * not by a library, may have the code 0: look at all. Two ranks on one device
+ * of one host, for one, are CLEAT_GROUP_FAILED of `group` and `join`, with the
+ * code 5, ncclInvalidUsage. */
 enum cleat_status cleat_nccl_sender_open(void *block, size_t bytes,
                                          const struct cleat_nccl_config *config,
                                          struct cleat_transport_sender *out,
@@ -226,7 +262,8 @@ cleat_nccl_receiver_close(struct cleat_transport_receiver *receiver);
 void cleat_nccl_sender_lose(const struct cleat_transport_sender *sender);
 void cleat_nccl_receiver_lose(const struct cleat_transport_receiver *receiver);
 
-/* What has become of the group, for a log or a report. */
+/* What has become of the group, for a log or a report. Any thread, between open
+ * and close. Waits for nothing. */
 struct cleat_nccl_account {
     const char *state;     /* "quiesced", "building", "healthy", "revoking",
                               "aborting", "draining", "lost". Static */

@@ -5,9 +5,9 @@
  * tensors, digests or retries: it carries a bucket's number, length and CRC32C
  * beside its bytes, and carries each receiver's acknowledgements back.
  *
- *   sender     prepare ─ ticket ─ group ─ { slot, publish, acked, wait } ─
- * finish │ (over the control channel) receiver               └─▶ join ─ { wait,
- * ack } ─ leave
+ *  sender   prepare ─ ticket ─ group ─ { slot, publish, acked, wait } ─ finish
+ *                        │ over the control channel
+ *  receiver              └──▶ join ─ { wait, ack } ─ leave
  *
  * One prepare … finish is one *generation*: one attempt at one transfer. What
  * belongs to another generation than the newest MUST have no effect: a bucket
@@ -86,8 +86,9 @@ struct cleat_transport_sender {
 
     /* Tells where slot `slot` (< slots_count) is: *data is writable by the
      * host's CPU and aligned to 64 bytes, *bytes_max its size. Valid until
-     * finish. Returns CLEAT_OK; CLEAT_INVALID; what the implementation's
-     * documentation adds. */
+     * finish, unless the implementation's documentation asks for a call before
+     * each bucket. Returns CLEAT_OK; CLEAT_INVALID; what that documentation
+     * adds. */
     enum cleat_status (*slot)(struct cleat_transport_sender_context *context,
                               uint32_t slot, void **data, uint64_t *bytes_max);
 

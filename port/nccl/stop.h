@@ -34,7 +34,7 @@
  *
  * Two leaks of NCCL are counted here: an id made starts a thread and a
  * listening socket that stay when not all ranks check in, so ids and builds
- * are at most builds_max a process; a call that failed may leave its thread's
+ * are at most builds_max an end; a call that failed may leave its thread's
  * group depth raised, so after every error UNWIND is commanded before anything
  * else.
  *

@@ -35,10 +35,17 @@ cuda=$fakes/lib/libcuda.so.1
 nccl=$fakes/lib/libnccl.so.2
 export FAKE_GPU='devices=2 memory=2G'
 expect 0 'CUDA 13.0' 'device 1' '2.0 GiB' '2.28.9' 'yes  ncclCommRevoke' \
-    'no   NCCL_MULTI_RANK_GPU_ENABLE' -- \
+    'yes  ncclCommRegister' 'no   NCCL_MULTI_RANK_GPU_ENABLE' -- \
     info --cuda-library "$cuda" --nccl-library "$nccl"
-expect 0 '2.19.3' 'no   ncclCommRevoke' -- \
+expect 0 '2.19.3' 'yes  ncclCommRegister' 'no   ncclCommRevoke' -- \
     info --cuda-library "$cuda" --nccl-library "$fakes/nccl_2_19/libnccl.so.2"
+# One in which there is no function of that name.
+folder=$(mktemp -d /tmp/cleat-test-XXXXXX)
+trap 'rm -rf "$folder"' EXIT
+LC_ALL=C sed 's/ncclCommRegister/ncclCommXegister/g' \
+    "$fakes/nccl_2_19/libnccl.so.2" >"$folder/libnccl.so.2"
+expect 0 '2.19.3' 'no   ncclCommRegister' -- \
+    info --cuda-library "$cuda" --nccl-library "$folder/libnccl.so.2"
 expect 2 'NCCL 2.18.6; 2.19 or newer is needed' 'CUDA 13.0' -- \
     info --cuda-library "$cuda" --nccl-library "$fakes/nccl_2_18/libnccl.so.2"
 expect 2 'libcuda-none.so.1' '2.28.9' -- \
