@@ -17,6 +17,7 @@
 #include "cleat/nccl.h"
 
 #define LOOK_NAP_NS 1000000
+#define MIB (1024.0 * 1024.0)
 
 static int refuse(const char *command, const char *why)
 {
@@ -135,10 +136,11 @@ static int check_memory(const struct carrier *carrier, const struct job *job,
         if (d < CLEAT_CUDA_DEVICES_MAX && needed > info->devices[d].bytes) {
             return options_fail(command,
                                 "--transport nccl: device %" PRIu32
-                                " has %" PRIu64
-                                " bytes of memory, and the slots and the "
-                                "weights of its processes need %" PRIu64,
-                                d, info->devices[d].bytes, needed);
+                                " has %.1f MiB of memory in total, and the "
+                                "slots and the weights of its processes need "
+                                "%.1f MiB",
+                                d, (double)info->devices[d].bytes / MIB,
+                                (double)needed / MIB);
         }
         result = try_memory(d, needed, command);
     }
@@ -188,11 +190,12 @@ static int check_shared(struct carrier *carrier, uint32_t members,
         command,
         "--transport nccl: %" PRIu32 " processes and %" PRIu32
         " devices, and NCCL %" PRIu32 ".%" PRIu32 ".%" PRIu32
-        " refuses two of one group on one device; --device says that it is "
-        "meant%s",
+        " refuses two of one group on one device; to share a device, give "
+        "--device once for each process, or --device 0 for all%s",
         members, carrier->devices_found, info->version / 10000,
         info->version % 10000 / 100, info->version % 100,
-        info->several_ranks != 0 ? ", or NCCL_MULTI_RANK_GPU_ENABLE=1" : "");
+        info->several_ranks != 0 ? ", or set NCCL_MULTI_RANK_GPU_ENABLE=1"
+                                 : "");
 }
 
 /* What the coordinator asks of the driver. */

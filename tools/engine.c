@@ -190,6 +190,15 @@ engine_resume(void *context, const struct cleat_worker_command *command)
     return CLEAT_OK;
 }
 
+/* An engine whose device is lost can neither serve nor receive again, and if it
+ * stayed it would be asked in update after update. The command in which the
+ * device was lost may have been answered; none after it is, so that the engine
+ * is dead and not quarantined. */
+static void leave_if_lost(const struct engine *engine)
+{
+    if (weights_gpu_lost(engine->carrier.weights)) { carrier_leave(1); }
+}
+
 static void engine_intercept(void *context, enum cleat_worker_moment moment,
                              const struct cleat_worker_command *command,
                              enum cleat_status status,
@@ -198,6 +207,7 @@ static void engine_intercept(void *context, enum cleat_worker_moment moment,
     struct engine *engine = context;
 
     (void)status;
+    if (moment == CLEAT_WORKER_BEFORE) { leave_if_lost(engine); }
     strikes_command(&engine->strikes, moment, command, fault);
 }
 
@@ -305,6 +315,7 @@ static void *serve(void *context)
     const struct timespec idle = {0, IDLE_NS};
 
     while (!atomic_load(&engine->serving_ends)) {
+        leave_if_lost(engine);
         serve_once(engine);
         (void)nanosleep(&idle, NULL);
     }

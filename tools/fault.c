@@ -202,9 +202,9 @@ bool fault_check(const struct fault *fault, uint32_t replicas, uint32_t buckets,
     const char *step = cleat_sync_step_name(fault->step);
 
     if (fault->bucket > buckets) {
-        return wrong(why,
-                     "it can never strike: there are only %" PRIu32 " buckets",
-                     buckets);
+        return wrong(
+            why, "it can never strike: there %s only %" PRIu32 " bucket%s",
+            buckets == 1 ? "is" : "are", buckets, buckets == 1 ? "" : "s");
     }
     if (fault->who == FAULT_TRAINER && !to_trainer(fault)) {
         return wrong(why, "it can never strike: the trainer has no %s command",

@@ -104,6 +104,16 @@ static void json_member(FILE *file, const char *key, const char *text)
     json_text(file, text);
 }
 
+static void json_digest(FILE *file, const struct report *report,
+                        const struct report_replica *replica)
+{
+    if (report->skips_digest) {
+        fprintf(file, "\"digest\": null");
+    } else {
+        fprintf(file, "\"digest\": %" PRIu32, replica->digest);
+    }
+}
+
 static void json_replicas(FILE *file, const struct report *report)
 {
     fprintf(file, "  \"replicas\": [");
@@ -113,11 +123,12 @@ static void json_replicas(FILE *file, const struct report *report)
         fprintf(file,
                 "%s\n    {\"id\": %" PRIu32 ", \"pid\": %" PRId32
                 ", \"state\": \"%s\", \"version\": %" PRIu64
-                ", \"served\": %" PRIu64 ", \"torn_served\": %" PRIu64
-                ", \"digest\": %" PRIu32 "}",
+                ", \"served\": %" PRIu64 ", \"torn_served\": %" PRIu64 ", ",
                 r == 0 ? "" : ",", r, replica->pid,
                 cleat_sync_replica_state_name(replica->state), replica->version,
-                replica->served, replica->torn_served, replica->digest);
+                replica->served, replica->torn_served);
+        json_digest(file, report, replica);
+        fputc('}', file);
     }
     fprintf(file, "\n  ],\n");
 }

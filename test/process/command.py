@@ -819,6 +819,8 @@ def bad_input(folder, weights):
             ("resume:trainer:kill", ("never", "resume"))):
         yield (weights + ("--fault", spec, "--trace", "t", "--dump", "d"),
                ("--fault",) + words)
+    yield (weights + ("--bucket-mib", "64", "--fault", "send@2:1:kill"),
+           ("never strike: there is only 1 bucket\n",))
 
 
 def main():

@@ -233,10 +233,11 @@ def check_schema(report, replicas):
     for index, replica in enumerate(report["replicas"]):
         expect(set(replica) == set(REPLICA), replica)
         for key, kind in REPLICA.items():
+            if key == "digest" and report["digest"] == "skipped":
+                kind = type(None)
             expect(type(replica[key]) is kind, key, "is", replica[key])
         expect(replica["id"] == index, replica)
         expect(replica["state"] in STATES, replica)
-        expect(replica["digest"] == 0 or report["digest"] == "host", replica)
     for error in report["errors"]:
         expect(tuple(error) == ERROR, error)
         expect(all(isinstance(value, str) and value for value in error.values()),

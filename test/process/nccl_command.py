@@ -76,7 +76,7 @@ class Tests:
                 skipped = "off" in transport
                 expect(report["digest"] == ("skipped" if skipped else "host"),
                        transport, report["digest"])
-                expect(all((r["digest"] == 0) == skipped
+                expect(all((r["digest"] is None) == skipped
                            for r in report["replicas"]), transport, report)
         expect(all(one == said[0] for one in said), "they differ")
 
@@ -202,21 +202,32 @@ class Tests:
 
     # ---- a device that is lost ----
 
-    def lost(self, plan, code, *options, who="replica", error=True):
+    def lost(self, plan, code, *options, version=0, digest="host"):
         with self.gpus(plan) as gpus, self.job(
-                gpus, "--replicas", "3", *options) as job:
-            report = self.finish(job, code, replicas=3, version=int(code == 3))
-            if error:
-                expect(any(e["status"] == "DEVICE_LOST" and
-                           e["who"].startswith(who) for e in report["errors"]),
-                       report["errors"])
+                gpus, "--replicas", "3", "--rounds", "3", "--digest",
+                "on" if digest == "host" else "off", *options) as job:
+            report = self.finish(job, code, replicas=3, version=version,
+                                 digest=digest)
             expect(any("the GPU is lost" in str(line) for line in job.lines),
                    job.lines)
+        return report
 
-    def a_replica_whose_device_is_lost_is_quarantined(self):
-        # 700: an illegal address, of a copy to the host. Without the last
-        # rank there is none of its number.
-        self.lost("cuMemcpyAsync#3:fail=700@rank=3", 3)
+    def a_replica_whose_device_is_lost_as_it_receives_is_dead_from_then_on(
+            self):
+        # 700: an illegal address. A process has a rank from its first group
+        # on, and serves nothing then: the third copy is of what it receives.
+        # Without the last rank there is none of its number.
+        for digest, mode in (("host", "staged"), ("skipped", "in-place")):
+            report = self.lost("cuMemcpyAsync#3:fail=700@rank=3", 3, "--mode",
+                               mode, version=3, digest=digest)
+            expect(harness.states(report, "dead") == [2], report["replicas"])
+            # Its command may have been answered before it left.
+            expect(any(e["status"] in ("DEVICE_LOST", "PEER_LOST") and
+                       e["who"] == "replica 2" for e in report["errors"]),
+                   report["errors"])
+            # Rounds 2 and 3 begin without it.
+            expect(report["attempts"] == 4, report["attempts"],
+                   report["errors"])
 
     def a_device_that_is_lost_at_any_time_costs_its_replica(self):
         # Whether the engine receives then, or serves: its copies are both.
@@ -224,12 +235,18 @@ class Tests:
             with self.gpus(f"cuMemcpyAsync#{call}:fail=700@rank=3") as gpus, \
                     self.job(gpus, "--replicas", "3", "--rounds", "6") as job:
                 report = self.finish(job, 3, replicas=3, version=6)
-                expect(report["replicas"][2]["state"] != "serving", report)
+                expect(report["replicas"][2]["state"] == "dead", report)
                 expect(any("the GPU is lost" in str(line)
                            for line in job.lines), job.lines)
 
     def without_the_trainers_device_everybody_goes_back(self):
-        self.lost("cuMemcpyAsync#3:fail=700@rank=0", 4, who="trainer")
+        # In each of the rounds: there is no other trainer.
+        for digest in ("host", "skipped"):
+            report = self.lost("cuMemcpyAsync#3:fail=700@rank=0", 4,
+                               digest=digest)
+            expect(len(harness.states(report, "serving")) == 3, report)
+            expect(sum(e["status"] == "DEVICE_LOST" and e["who"] == "trainer"
+                       for e in report["errors"]) >= 3, report["errors"])
 
     # ---- bad input ----
 
@@ -292,11 +309,14 @@ def bad_input():
     yield "devices=0", None, (), ("--transport nccl", "no device")
     yield "", "nccl_2_18", (), ("libnccl.so.2 is NCCL 2.18.6", "2.19 or newer")
     yield "", "cuda_broken", (), ("--transport nccl", "cuMemcpyAsync")
-    yield "devices=4", None, (), ("5 processes and 4 devices", "--device")
+    yield "devices=4", None, (), ("5 processes and 4 devices",
+                                "give --device once for each process, or "
+                                "--device 0 for all\n")
     yield ("devices=4", "nccl_2_30", (),
-           ("--device", "NCCL_MULTI_RANK_GPU_ENABLE=1"))
+           ("--device 0 for all, or set NCCL_MULTI_RANK_GPU_ENABLE=1\n",))
     yield "devices=2", None, ("--device", "2"), ("--device 2", "shows 2")
-    yield "memory=2M", None, (), ("2097152 bytes", "weights", "need")
+    yield "memory=2M", None, (), ("device 0 has 2.0 MiB of memory in total",
+                                 "the weights of its processes need ", " MiB")
     yield ("cuMemAlloc#1:fail=2", None, (),
            ("weights", "device 0", "free", "MiB are needed"))
     yield "", None, ("--digest", "maybe"), ("--digest maybe", "on or off")
