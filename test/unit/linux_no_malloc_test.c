@@ -5,6 +5,9 @@
 #define _GNU_SOURCE
 #include "linux_peer.h"
 
+#include <stdatomic.h>
+#include <time.h>
+
 #include "cleat/linux.h"
 #include "cleat/linux_worker.h"
 #include "no_malloc.h"
@@ -53,12 +56,29 @@ static struct cleat_linux_workers *workers;
 static struct cleat_mailbox mailbox;
 static struct cleat_threads threads;
 
+static atomic_uint waited;
+
 static void wait_job(void *job, uint64_t index)
 {
     enum cleat_status *status = job;
 
     status[index] = cleat_linux_worker_wait(workers, (uint32_t)index,
                                             peer_now_ns() + WATCHDOG_NS);
+    atomic_fetch_add(&waited, 1);
+}
+
+/* Until all have been waited for: the pool's threads may be late, and a worker
+ * that has been expelled by then is not ready any more. */
+static bool all_waited(void)
+{
+    const struct timespec nap = {0, 100000};
+    uint64_t watchdog_ns = peer_now_ns() + WATCHDOG_NS;
+
+    while (atomic_load(&waited) < MEMBERS) {
+        if (peer_now_ns() >= watchdog_ns) { return false; }
+        (void)nanosleep(&nap, NULL);
+    }
+    return true;
 }
 
 static bool spawn(uint32_t member, char *what)
@@ -121,6 +141,7 @@ static const char *live(void)
     for (uint32_t i = 0; i < MEMBERS; i++) { /* in any order */
         if (!next(CLEAT_WORKER_HELLO, CLEAT_SYNC_NOBODY)) { return "hello"; }
     }
+    if (!all_waited()) { return "waiting"; }
     if (!step(1, CLEAT_SYNC_PAUSE) || !step(0, CLEAT_SYNC_PREPARE) ||
         !step(1, CLEAT_SYNC_PREPARE) || !step(0, CLEAT_SYNC_GROUP) ||
         !step(1, CLEAT_SYNC_GROUP) || !step(0, CLEAT_SYNC_SEND) ||

@@ -54,6 +54,7 @@ static struct scene {
     uint64_t at_ns;
     void (*act)(void *of);
     void *act_of;
+    pthread_t act_by; /* who asked for it, and waits then */
 
     struct scene_item log[SCENE_LOG_MAX];
     uint32_t items;
@@ -185,13 +186,20 @@ static bool is_still(void)
     return s->outstanding == s->blocked || s->blocked == SCENE_THREADS;
 }
 
+/* Only who asked for it: another who waits may come here before the one who
+ * asked has begun what it is to happen to. */
+static bool has_act(void)
+{
+    return s->act != NULL && pthread_equal(s->act_by, pthread_self()) != 0;
+}
+
 /* With the lock: lets time pass, up to a deadline; by way of what is to be done
  * before. */
 static void pass(uint64_t deadline_ns)
 {
     void (*act)(void *of) = s->act;
 
-    if (act != NULL && s->at_ns <= deadline_ns) {
+    if (has_act() && s->at_ns <= deadline_ns) {
         if (s->now_ns < s->at_ns) { s->now_ns = s->at_ns; }
         s->act = NULL;
         give();
@@ -212,7 +220,7 @@ static enum cleat_status box_wait(struct cleat_mailbox_context *context,
 
     take();
     while (box->count == 0 && s->now_ns < deadline_ns) {
-        if (is_still() && (deadline_ns != CLEAT_NEVER || s->act != NULL)) {
+        if (is_still() && (deadline_ns != CLEAT_NEVER || has_act())) {
             pass(deadline_ns);
         } else {
             (void)pthread_cond_wait(&s->changed, &s->lock);
@@ -235,6 +243,7 @@ void scene_at(uint64_t at_ns, void (*act)(void *of), void *of)
     s->at_ns = at_ns;
     s->act = act;
     s->act_of = of;
+    s->act_by = pthread_self();
     give();
 }
 
