@@ -19,7 +19,8 @@ quietly cmake --build "$build" --parallel "$(nproc)"
 find "$build" -name '*.gcda' -delete
 quietly ctest --test-dir "$build" --output-on-failure --parallel "$(nproc)" \
     --label-regex 'unit|property|model|fuzz' \
-    --label-exclude 'canary|long'
+    --label-exclude 'canary|long' \
+    --exclude-regex '^coverage\.(nccl_(transport|engine|kill|real)_test|cuda_test|weights_gpu_test|fake_|gpu_)'
 # transfer_property counts its steps in a copy of its own, by the assertions.
 gcovr --root "$root" --object-directory "$build" --filter "$root/core/" \
     --exclude-directories '.*CompilerIdC.*|.*transfer_property.*' \
