@@ -212,7 +212,7 @@ bool nccl_take_wake(struct nccl_engine *engine)
 bool nccl_can_register(const struct nccl_engine *engine)
 {
     return engine->slots_can_register &&
-           engine->library.p_ncclCommRegister != NULL &&
+           engine->nccl.p_ncclCommRegister != NULL &&
            __atomic_load_n(&engine->refuses, __ATOMIC_ACQUIRE) == 0;
 }
 
@@ -258,7 +258,7 @@ static enum cleat_status call_init(struct nccl_engine *engine)
     config.blocking = 0;
     engine->comm = NULL;
     return nccl_judge(engine,
-                      engine->library.p_ncclCommInitRankConfig(
+                      engine->nccl.p_ncclCommInitRankConfig(
                           &engine->comm, (int)engine->built.ranks,
                           engine->built.id, (int)engine->built.rank, &config));
 }
@@ -273,7 +273,7 @@ static enum cleat_status register_slots(struct nccl_engine *engine)
     uint64_t bytes = cleat_cuda_slot(engine->cuda, last) - from +
                      engine->config.bucket_bytes;
     void *handle = NULL;
-    ncclResult_t result = engine->library.p_ncclCommRegister(
+    ncclResult_t result = engine->nccl.p_ncclCommRegister(
         engine->comm, (void *)(uintptr_t)from, (size_t)bytes, &handle);
 
     if (result != ncclSuccess) {
@@ -290,7 +290,7 @@ static enum cleat_status call_poll(struct nccl_engine *engine)
     ncclResult_t result;
 
     if (engine->comm == NULL) { return CLEAT_GROUP_FAILED; }
-    result = engine->library.p_ncclCommGetAsyncError(engine->comm, &state);
+    result = engine->nccl.p_ncclCommGetAsyncError(engine->comm, &state);
     return nccl_judge(engine, result != ncclSuccess ? result : state);
 }
 
@@ -301,14 +301,14 @@ static enum cleat_status call_poll_forming(struct nccl_engine *engine)
     enum cleat_status status = call_poll(engine);
 
     if (status != CLEAT_OK || engine->built.registers == 0) { return status; }
-    return nccl_may_call(&engine->library) ? register_slots(engine)
-                                           : CLEAT_DEVICE_LOST;
+    return nccl_may_call(&engine->nccl) ? register_slots(engine)
+                                        : CLEAT_DEVICE_LOST;
 }
 
 static enum cleat_status call_revoke(struct nccl_engine *engine)
 {
     if (engine->comm == NULL) { return CLEAT_GROUP_FAILED; }
-    return nccl_judge(engine, engine->library.p_ncclCommRevoke(
+    return nccl_judge(engine, engine->nccl.p_ncclCommRevoke(
                                   engine->comm, NCCL_REVOKE_DEFAULT));
 }
 
@@ -324,7 +324,7 @@ static enum cleat_status make_call(struct nccl_engine *engine,
     case CLEAT_NCCL_DRAIN: return call_drain(engine);
     default:
         NCCL_ASSERT(call == CLEAT_NCCL_UNWIND);
-        *depth = nccl_unwind(&engine->library);
+        *depth = nccl_unwind(&engine->nccl);
         return CLEAT_OK;
     }
 }
@@ -376,7 +376,7 @@ static bool make_id(struct nccl_engine *engine)
     if (status == CLEAT_STATE) { return false; }
     if (status == CLEAT_OK) {
         nccl_unlock(engine);
-        status = noted(engine, engine->library.p_ncclGetUniqueId(&id));
+        status = noted(engine, engine->nccl.p_ncclGetUniqueId(&id));
         nccl_lock(engine);
         before = engine->stop.state;
         (void)cleat_nccl_stop_told(&engine->stop, nccl_time(engine),
@@ -444,7 +444,7 @@ static void *owner_main(void *argument)
  * there is one. Returns how many groups were left open on this thread. */
 static enum cleat_status call_abort(struct nccl_engine *engine, uint32_t *depth)
 {
-    const struct nccl_library *library = &engine->library;
+    const struct nccl_library *library = &engine->nccl;
     bool grouped = library->version >= CLEAT_NCCL_GROUP_ABORT;
     ncclResult_t result = ncclSuccess;
     ncclResult_t ended = ncclSuccess;
@@ -578,7 +578,7 @@ static enum cleat_status open_device(struct nccl_engine *engine,
                                  &cuda, &engine->cuda, error);
     }
     engine->slots_can_register = cuda.shareable != 0;
-    engine->library.cuda = engine->cuda;
+    engine->nccl.cuda = engine->cuda;
     return status;
 }
 
@@ -594,7 +594,7 @@ static void init_machine(struct nccl_engine *engine)
     config.abort_ns = engine->config.abort_ns;
     config.drain_ns = engine->config.drain_ns;
     config.builds_max = engine->config.builds_max;
-    config.can_revoke = engine->library.p_ncclCommRevoke != NULL;
+    config.can_revoke = engine->nccl.p_ncclCommRevoke != NULL;
     (void)cleat_nccl_stop_init(&engine->stop, &config);
 }
 
@@ -649,7 +649,7 @@ enum cleat_status nccl_engine_open(struct nccl_engine *engine,
     engine->config = *config;
     status = with_defaults(&engine->config, error);
     if (status != CLEAT_OK) { return status; }
-    status = nccl_library_load(&engine->library, config->nccl_library, error);
+    status = nccl_library_load(&engine->nccl, config->nccl_library, error);
     if (status != CLEAT_OK) { return status; }
     status = open_device(engine, error);
     if (status != CLEAT_OK) { return status; }
@@ -718,7 +718,7 @@ void nccl_engine_account(struct nccl_engine *engine,
     account->state = cleat_nccl_stop_state_name(
         (enum cleat_nccl_stop_state)engine->stop.state);
     account->why = (enum cleat_status)engine->stop.why;
-    account->version = (uint32_t)engine->library.version;
+    account->version = (uint32_t)engine->nccl.version;
     account->builds = engine->stop.builds;
     account->ids = engine->stop.ids;
     account->stops = engine->stop.stops;

@@ -57,7 +57,7 @@ struct nccl_engine {
     bool reap;  /* an abort is asked for */
     bool woken; /* the caller is */
     bool leaks; /* an abort has failed: what it should have freed may be used */
-    struct nccl_library library;
+    struct nccl_library nccl;
     struct cleat_cuda *cuda;
     struct cleat_nccl_config config;
     struct cleat_nccl_stop stop;

@@ -47,7 +47,7 @@ static enum cleat_status stage(struct step *step)
 static ncclResult_t send_or_receive(struct step *step)
 {
     const struct nccl_engine *engine = step->engine;
-    const struct nccl_library *library = &engine->library;
+    const struct nccl_library *library = &engine->nccl;
     void *slot = (void *)(uintptr_t)cleat_cuda_slot(engine->cuda, step->slot);
     cudaStream_t stream = cleat_cuda_stream(engine->cuda, NCCL_DATA_STREAM);
     size_t bytes = (size_t)step->op.bytes;
@@ -74,8 +74,8 @@ static enum cleat_status ask(struct step *step)
 {
     struct nccl_engine *engine = step->engine;
     ncclResult_t state = ncclInProgress;
-    ncclResult_t result = engine->library.p_ncclCommGetAsyncError(engine->comm,
-                                                                  &state);
+    ncclResult_t result = engine->nccl.p_ncclCommGetAsyncError(engine->comm,
+                                                               &state);
 
     return nccl_judge(step->engine, result != ncclSuccess ? result : state);
 }
@@ -84,7 +84,7 @@ static enum cleat_status ask(struct step *step)
 static enum cleat_status group(struct step *step)
 {
     struct nccl_engine *engine = step->engine;
-    const struct nccl_library *library = &engine->library;
+    const struct nccl_library *library = &engine->nccl;
     enum cleat_status status = CLEAT_OK;
     ncclResult_t result;
     ncclResult_t ended;

@@ -27,7 +27,7 @@ enum end { END_DEVICE, END_STAGED, ENDS }; /* of a transport */
 struct rank {
     struct settings settings;
     struct cleat_cuda *cuda; /* its slots are the weights on the device */
-    struct nccl_library library;
+    struct nccl_library nccl;
     ncclComm_t comm;
     struct cleat_transport_sender senders[ENDS];
     struct cleat_transport_receiver receivers[ENDS];
@@ -109,8 +109,7 @@ static enum cleat_status ask_stream(uint32_t stream)
 static enum cleat_status ask_nccl(uint32_t unused)
 {
     ncclResult_t state = ncclInProgress;
-    ncclResult_t result = self.library.p_ncclCommGetAsyncError(self.comm,
-                                                               &state);
+    ncclResult_t result = self.nccl.p_ncclCommGetAsyncError(self.comm, &state);
 
     (void)unused;
     return nccl_meaning(result != ncclSuccess ? result : state);
@@ -229,7 +228,7 @@ static enum cleat_status work_open(void)
     enum cleat_status status = open_device();
 
     if (status != CLEAT_OK) { return status; }
-    status = nccl_library_load(&self.library, self.settings.nccl, &error);
+    status = nccl_library_load(&self.nccl, self.settings.nccl, &error);
     if (status != CLEAT_OK) { return pass_on(status, &error); }
     self.host = mmap(NULL, SLOTS * bucket_bytes(), PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -258,7 +257,7 @@ static enum cleat_status work_close(void)
     }
     /* Each close takes the context away from its thread. */
     if (cleat_cuda_use(self.cuda) != CLEAT_OK ||
-        self.library.p_ncclCommAbort(self.comm) != ncclSuccess ||
+        self.nccl.p_ncclCommAbort(self.comm) != ncclSuccess ||
         cleat_cuda_close(self.cuda) != CLEAT_OK) {
         return fail(CLEAT_PERMANENT, "the device was not closed");
     }
@@ -271,7 +270,7 @@ static enum cleat_status work_id(void)
 {
     ncclUniqueId id;
 
-    if (self.library.p_ncclGetUniqueId(&id) != ncclSuccess) {
+    if (self.nccl.p_ncclGetUniqueId(&id) != ncclSuccess) {
         return fail(CLEAT_GROUP_FAILED, "ncclGetUniqueId failed");
     }
     memcpy(self.answer->id, &id, sizeof id);
@@ -287,9 +286,8 @@ static enum cleat_status register_slots(void)
     void *handle = NULL;
 
     if (!self.settings.registers) { return CLEAT_OK; }
-    return self.library.p_ncclCommRegister(self.comm, (void *)(uintptr_t)from,
-                                           (size_t)bytes,
-                                           &handle) == ncclSuccess
+    return self.nccl.p_ncclCommRegister(self.comm, (void *)(uintptr_t)from,
+                                        (size_t)bytes, &handle) == ncclSuccess
                ? CLEAT_OK
                : fail(CLEAT_UNSUPPORTED, "ncclCommRegister failed");
 }
@@ -303,7 +301,7 @@ static enum cleat_status work_meet(void)
 
     memcpy(&id, self.order.id, sizeof id);
     config.blocking = 0;
-    result = self.library.p_ncclCommInitRankConfig(
+    result = self.nccl.p_ncclCommInitRankConfig(
         &self.comm, (int)self.settings.receivers + 1, id,
         (int)self.settings.rank, &config);
     if (nccl_meaning(result) < CLEAT_OK) {
@@ -320,17 +318,17 @@ static ncclResult_t bare_bucket(uint32_t slot)
     ncclResult_t result = ncclSuccess;
 
     if (self.settings.topology == CLEAT_NCCL_BROADCAST) {
-        return self.library.p_ncclBroadcast(data, data, bucket_bytes(),
-                                            ncclUint8, 0, self.comm, stream);
+        return self.nccl.p_ncclBroadcast(data, data, bucket_bytes(), ncclUint8,
+                                         0, self.comm, stream);
     }
     if (!sends()) {
-        return self.library.p_ncclRecv(data, bucket_bytes(), ncclUint8, 0,
-                                       self.comm, stream);
+        return self.nccl.p_ncclRecv(data, bucket_bytes(), ncclUint8, 0,
+                                    self.comm, stream);
     }
     for (uint32_t i = 1; i <= self.settings.receivers && result == ncclSuccess;
          i++) {
-        result = self.library.p_ncclSend(data, bucket_bytes(), ncclUint8,
-                                         (int)i, self.comm, stream);
+        result = self.nccl.p_ncclSend(data, bucket_bytes(), ncclUint8, (int)i,
+                                      self.comm, stream);
     }
     return result;
 }
@@ -339,13 +337,13 @@ static ncclResult_t bare_bucket(uint32_t slot)
  * which NCCL must have put on the stream before anything else is. */
 static enum cleat_status bare_give(uint32_t slot)
 {
-    ncclResult_t result = self.library.p_ncclGroupStart();
+    ncclResult_t result = self.nccl.p_ncclGroupStart();
     ncclResult_t ended;
     enum cleat_status status;
 
     if (result != ncclSuccess) { return fail(CLEAT_GROUP_FAILED, "no group"); }
     result = bare_bucket(slot);
-    ended = self.library.p_ncclGroupEnd();
+    ended = self.nccl.p_ncclGroupEnd();
     if (nccl_meaning(result) < CLEAT_OK || nccl_meaning(ended) < CLEAT_OK) {
         return fail(CLEAT_GROUP_FAILED, "NCCL refuses a bucket");
     }

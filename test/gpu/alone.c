@@ -50,10 +50,10 @@ static ncclResult_t send_to_itself(const void *from, void *to, size_t count,
            cleat_cuda_slot(engine.cuda, slot) != (uint64_t)(uintptr_t)from) {
         slot++;
     }
-    result = engine.library.p_ncclSend(from, count, type, root, comm, stream);
+    result = engine.nccl.p_ncclSend(from, count, type, root, comm, stream);
     if (result != ncclSuccess && result != ncclInProgress) { return result; }
-    return engine.library.p_ncclRecv((void *)(uintptr_t)destination(slot),
-                                     count, type, root, comm, stream);
+    return engine.nccl.p_ncclRecv((void *)(uintptr_t)destination(slot), count,
+                                  type, root, comm, stream);
 }
 
 static void open_all(const struct cleat_nccl_config *config)
@@ -65,7 +65,7 @@ static void open_all(const struct cleat_nccl_config *config)
         gpu_fail(__FILE__, __LINE__, "the engine opens: %s", error.text);
     }
     nccl_lock(&engine);
-    engine.library.p_ncclBroadcast = send_to_itself;
+    engine.nccl.p_ncclBroadcast = send_to_itself;
     nccl_unlock(&engine);
     gpu_device_open(&device,
                     &(struct gpu_device_config){

@@ -352,7 +352,7 @@ static void close_while_inside(void)
     config.start_ns = CLEAT_NS_PER_S;
     open_engine();
     nccl_lock(&engine);
-    engine.library.p_ncclGetUniqueId = id_hangs;
+    engine.nccl.p_ncclGetUniqueId = id_hangs;
     ask_for_an_id();
     nccl_unlock(&engine);
     until_said(&went_in);
@@ -430,10 +430,10 @@ static void masks(void)
     open_engine();
     must(pthread_sigmask(SIG_BLOCK, NULL, &after) == 0);
     nccl_lock(&engine);
-    real_id = engine.library.p_ncclGetUniqueId;
-    engine.library.p_ncclGetUniqueId = id_of_the_owner;
-    real_abort = engine.library.p_ncclCommAbort;
-    engine.library.p_ncclCommAbort = abort_of_the_reaper;
+    real_id = engine.nccl.p_ncclGetUniqueId;
+    engine.nccl.p_ncclGetUniqueId = id_of_the_owner;
+    real_abort = engine.nccl.p_ncclCommAbort;
+    engine.nccl.p_ncclCommAbort = abort_of_the_reaper;
     nccl_unlock(&engine);
     form_alone();
     close_engine();
@@ -474,10 +474,10 @@ static void stays_busy(void)
     config.drain_ns = 300 * CLEAT_NS_PER_MS;
     open_engine();
     nccl_lock(&engine);
-    real_abort = engine.library.p_ncclCommAbort;
-    engine.library.p_ncclCommAbort = abort_leaves_work;
+    real_abort = engine.nccl.p_ncclCommAbort;
+    engine.nccl.p_ncclCommAbort = abort_leaves_work;
     /* Without a group around it, it is over when it returns. */
-    engine.library.version = CLEAT_NCCL_GROUP_ABORT - 1;
+    engine.nccl.version = CLEAT_NCCL_GROUP_ABORT - 1;
     nccl_unlock(&engine);
     form_alone();
     must(stop_and_wait() == CLEAT_NCCL_LOST);
@@ -539,10 +539,10 @@ static void step_ends_late(void)
     default_config();
     open_engine();
     nccl_lock(&engine);
-    real_broadcast = engine.library.p_ncclBroadcast;
-    engine.library.p_ncclBroadcast = broadcast_is_noted;
-    real_state = engine.library.p_ncclCommGetAsyncError;
-    engine.library.p_ncclCommGetAsyncError = state_is_held;
+    real_broadcast = engine.nccl.p_ncclBroadcast;
+    engine.nccl.p_ncclBroadcast = broadcast_is_noted;
+    real_state = engine.nccl.p_ncclCommGetAsyncError;
+    engine.nccl.p_ncclCommGetAsyncError = state_is_held;
     nccl_unlock(&engine);
     form_alone();
     nccl_lock(&engine);

@@ -786,11 +786,11 @@ static void receiver_init_fails(void)
     default_config();
     open_all(3);
     engine = engine_of(receivers[1].transport.context);
-    engine->library.p_ncclCommInitRankConfig = init_fails;
+    engine->nccl.p_ncclCommInitRankConfig = init_fails;
     fails_for_all(1, CLEAT_GROUP_FAILED);
     must(of_receiver(1).code == ncclSystemError);
-    engine->library.p_ncclCommInitRankConfig =
-        engine_of(sender.context)->library.p_ncclCommInitRankConfig;
+    engine->nccl.p_ncclCommInitRankConfig =
+        engine_of(sender.context)->nccl.p_ncclCommInitRankConfig;
     and_again(3);
     close_all(3);
 }
@@ -838,12 +838,12 @@ static void sender_init_fails(void)
     default_config();
     open_all(3);
     engine = engine_of(sender.context);
-    engine->library.p_ncclCommInitRankConfig = init_fails;
+    engine->nccl.p_ncclCommInitRankConfig = init_fails;
     fails_for_all(3, CLEAT_OK);
     must(of_sender().code == ncclSystemError);
-    engine->library.p_ncclCommInitRankConfig =
-        engine_of(receivers[0].transport.context)
-            ->library.p_ncclCommInitRankConfig;
+    engine->nccl.p_ncclCommInitRankConfig = engine_of(
+                                                receivers[0].transport.context)
+                                                ->nccl.p_ncclCommInitRankConfig;
     and_again(3);
     close_all(3);
 }
@@ -1777,7 +1777,7 @@ static void a_stream_that_stays_blocked_loses_the_device(void **state)
 /* The engine is the first of the sender's context. */
 static struct nccl_library *library_of_sender(void)
 {
-    return &((struct nccl_engine *)(void *)sender.context)->library;
+    return &((struct nccl_engine *)(void *)sender.context)->nccl;
 }
 
 static ncclResult_t id_hangs(ncclUniqueId *id)
@@ -2197,7 +2197,7 @@ static void aborts(uint32_t expected)
 
     open_all(1);
     must(run_all(1) == CLEAT_OK);
-    library = &engine_of(receivers[0].transport.context)->library;
+    library = &engine_of(receivers[0].transport.context)->nccl;
     real_start = library->p_ncclGroupStart;
     library->p_ncclGroupStart = counts_start;
     close_all(1);
