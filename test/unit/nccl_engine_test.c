@@ -17,39 +17,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cleat/nccl.h"
-#include "control.h"
+#include "gpu_process.h"
 #include "port/nccl/engine.h"
 #include "port/nccl/ticket.h"
-
-/* A test's process has no cmocka: it says what is wrong and ends. */
-#define must(condition) \
-    ((condition) ? (void)0 : must_failed(#condition, __FILE__, __LINE__))
-
-static void must_failed(const char *what, const char *file, int line)
-{
-    (void)fprintf(stderr, "%s:%d: not true: %s\n", file, line, what);
-    _exit(1);
-}
-
-static void in_a_process(void (*body)(void))
-{
-    pid_t pid = fork();
-    int ended = -1;
-
-    if (pid == 0) {
-        (void)alarm(60); /* a watchdog */
-        fake_gpu_attach(CLEAT_FAKES "/lib");
-        body();
-        _exit(0);
-    }
-    assert_int_equal(waitpid(pid, &ended, 0), pid);
-    assert_int_equal(ended, 0);
-}
 
 /* ---- a device ---- */
 

@@ -25,7 +25,7 @@
 
 #include "cleat/digest.h"
 #include "cleat/nccl.h"
-#include "control.h"
+#include "gpu_process.h"
 #include "no_malloc.h"
 #include "port/nccl/engine.h"
 
@@ -36,31 +36,6 @@
 #define RECEIVERS_MAX 3u
 
 #define MS(n) ((n)*CLEAT_NS_PER_MS)
-
-/* A test's process has no cmocka: it says what is wrong and ends. */
-#define must(condition) \
-    ((condition) ? (void)0 : must_failed(#condition, __FILE__, __LINE__))
-
-static void must_failed(const char *what, const char *file, int line)
-{
-    (void)fprintf(stderr, "%s:%d: not true: %s\n", file, line, what);
-    _exit(1);
-}
-
-static void in_a_process(void (*body)(void))
-{
-    pid_t pid = fork();
-    int ended = -1;
-
-    if (pid == 0) {
-        (void)alarm(60); /* a watchdog */
-        fake_gpu_attach(CLEAT_FAKES "/lib");
-        body();
-        _exit(0);
-    }
-    assert_int_equal(waitpid(pid, &ended, 0), pid);
-    assert_int_equal(ended, 0);
-}
 
 static uint64_t now_ns(void)
 {

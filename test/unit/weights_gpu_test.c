@@ -22,7 +22,7 @@
 
 #include "cleat/memory_tensors.h"
 #include "cleat/nccl.h"
-#include "control.h"
+#include "gpu_process.h"
 #include "no_malloc.h"
 #include "port/nccl/engine.h"
 #include "tools/weights_gpu.h"
@@ -32,31 +32,6 @@
 #define LARGE (9u * 1024 * 1024 + 77) /* more than two windows */
 #define FLAT_MAX (LARGE + 4 * ALIGN + 3000)
 #define BUCKET_BYTES UINT64_C(8192)
-
-/* A test's process has no cmocka: it says what is wrong and ends. */
-#define must(condition) \
-    ((condition) ? (void)0 : must_failed(#condition, __FILE__, __LINE__))
-
-static void must_failed(const char *what, const char *file, int line)
-{
-    (void)fprintf(stderr, "%s:%d: not true: %s\n", file, line, what);
-    _exit(1);
-}
-
-static void in_a_process(void (*body)(void))
-{
-    pid_t pid = fork();
-    int ended = -1;
-
-    if (pid == 0) {
-        (void)alarm(60); /* a watchdog */
-        fake_gpu_attach(CLEAT_FAKES "/lib");
-        body();
-        _exit(0);
-    }
-    assert_int_equal(waitpid(pid, &ended, 0), pid);
-    assert_int_equal(ended, 0);
-}
 
 #define IN_A_PROCESS(name)            \
     static void name(void **state)    \
