@@ -53,6 +53,18 @@ static inline int peer_count_fds(void)
     return count;
 }
 
+/* What another thread has accepted is open until that thread has seen its
+ * end. */
+static inline void peer_await_fds(int wanted)
+{
+    uint64_t watchdog_ns = peer_now_ns() + WATCHDOG_NS;
+
+    while (peer_count_fds() != wanted) {
+        if (peer_now_ns() > watchdog_ns) { fail_msg("a descriptor is left"); }
+        (void)sched_yield();
+    }
+}
+
 static inline int peer_count_threads(void)
 {
     DIR *folder = opendir("/proc/self/task");

@@ -205,7 +205,7 @@ static void end(struct bench *bench)
     free(bench->mailbox_block);
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
     assert_int_equal(errno, ECHILD);
-    assert_int_equal(peer_count_fds(), bench->fds_before);
+    peer_await_fds(bench->fds_before);
     peer_await_threads(bench->threads_before);
 }
 
