@@ -240,6 +240,16 @@ static enum cleat_status begin_run(struct cleat_bringup *bringup,
     return status;
 }
 
+/* What waits of an earlier run have said would take the room of this one's:
+ * none of its own are made yet, and they have all ended. */
+static void empty_mailbox(struct cleat_bringup *bringup)
+{
+    const struct cleat_mailbox *mailbox = &bringup->ports.mailbox;
+    struct cleat_message message;
+
+    while (mailbox->wait(mailbox->context, 0, &message) == CLEAT_OK) {}
+}
+
 static enum cleat_status end_run(struct cleat_bringup *bringup,
                                  struct cleat_error *error)
 {
@@ -280,6 +290,7 @@ enum cleat_status cleat_bringup_run(struct cleat_bringup *bringup,
                                "bring-up: one is under way, or a wait of the "
                                "last one has not ended yet");
     }
+    empty_mailbox(bringup);
     cleat_drive(&bringup->ports, &machine);
     threads->lock(threads->context);
     status = end_run(bringup, error);

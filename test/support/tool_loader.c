@@ -306,6 +306,13 @@ bool tool_loader_begin(struct tool_loader *loader)
     return pthread_create(&loader->thread, NULL, run, loader) == 0;
 }
 
+void tool_loader_faults(struct tool_loader *loader, bool faults)
+{
+    (void)pthread_mutex_lock(&loader->lock);
+    loader->faults = faults;
+    (void)pthread_mutex_unlock(&loader->lock);
+}
+
 void tool_loader_end(struct tool_loader *loader)
 {
     (void)pthread_mutex_lock(&loader->lock);

@@ -48,6 +48,8 @@ struct tool_loader {
 /* Starts the thread; false: there is none. */
 bool tool_loader_begin(struct tool_loader *loader);
 struct cleat_loader tool_loader_port(struct tool_loader *loader);
+/* Whether what comes from now on is drawn; any thread. */
+void tool_loader_faults(struct tool_loader *loader, bool faults);
 /* Ends it; nothing is under way. */
 void tool_loader_end(struct tool_loader *loader);
 

@@ -36,6 +36,7 @@ static struct {
     bool locked;
     struct cleat_message box[MESSAGES_MAX];
     uint32_t box_count;
+    uint32_t box_max; /* 0: MESSAGES_MAX */
 
     uint64_t versions[MEMBERS];
     uint32_t sent[CLEAT_SYNC_STEPS];  /* commands handed over */
@@ -53,6 +54,7 @@ static struct {
     uint32_t submits;
     enum cleat_status wait_says[8]; /* one wait after the other; then OK */
     uint32_t waits;
+    struct cleat_bringup *to_stop; /* by each wait */
     uint64_t hint_ns;
     uint64_t handle_seen;
 
@@ -82,8 +84,10 @@ static void unlock(struct cleat_threads_context *context)
 static enum cleat_status post(struct cleat_mailbox_context *context,
                               const struct cleat_message *message)
 {
+    uint32_t max = world.box_max != 0 ? world.box_max : MESSAGES_MAX;
+
     (void)context;
-    if (world.box_count == MESSAGES_MAX) { return CLEAT_NO_SLOT; }
+    if (world.box_count == max) { return CLEAT_NO_SLOT; }
     world.box[world.box_count++] = *message;
     return CLEAT_OK;
 }
@@ -563,6 +567,7 @@ static enum cleat_status wait_for(struct cleat_waiter_context *context,
     if (world.waits < 8) { status = world.wait_says[world.waits]; }
     world.waits++;
     world.handle_seen = handle;
+    if (world.to_stop != NULL) { (void)cleat_bringup_stop(world.to_stop); }
     if (world.hint_ns != 0) { *hint_ns = world.hint_ns; }
     return status;
 }
@@ -644,6 +649,25 @@ static void a_wait_that_fails_for_good_ends_it_at_once(void **state)
     /* And the next run is a new one. */
     world.waits = 8;
     assert_int_equal(bring_up(bringup, &error), CLEAT_OK);
+}
+
+static void what_a_stopped_run_has_left_takes_no_room(void **state)
+{
+    struct cleat_bringup *bringup = open_bringup(&plain, 0);
+    struct cleat_error error = {CLEAT_OK, 0, 0, 0, ""};
+
+    (void)state;
+    world.box_max = 2 * HANDLES; /* as cleat/service.h asks */
+    world.to_stop = bringup;
+    for (uint32_t run = 0; run < 10; run++) {
+        assert_int_equal(bring_up(bringup, &error), CLEAT_CANCELLED);
+        do_jobs(); /* waits that its end did not wait for */
+    }
+    world.to_stop = NULL;
+    world.waits = 0;
+    assert_int_equal(bring_up(bringup, &error), CLEAT_OK);
+    assert_int_equal(world.waits, HANDLES);
+    assert_int_equal(world.now_ns, START_NS); /* and nobody was silent */
 }
 
 static void without_a_thread_it_waits_for_one(void **state)
@@ -752,6 +776,7 @@ int main(void)
         TEST(a_wait_that_fails_for_now_is_made_again),
         TEST(who_asks_to_be_left_alone_is),
         TEST(a_wait_that_fails_for_good_ends_it_at_once),
+        TEST(what_a_stopped_run_has_left_takes_no_room),
         TEST(without_a_thread_it_waits_for_one),
         TEST(without_backoff_the_lock_is_given_between_two_tries),
         TEST(a_bring_up_without_its_ports_is_refused),
