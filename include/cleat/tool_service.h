@@ -114,11 +114,13 @@ void cleat_tool_service_needs(const struct cleat_tool_service_config *config,
  *   block    aligned to CLEAT_ALIGN; owned by the caller, outlives *out
  *   config   copied; NULL: all defaults
  *   ports    ports->mailbox is this service's own; ports->threads has one
- * thread to spare until close, and its lock is held for short moments. Events
- * are not told callers  copied loader   copied; its messages come to
- * ports->mailbox seed     of the jitter; any value Returns CLEAT_OK;
- * CLEAT_INVALID; CLEAT_TOO_SMALL with the bytes needed in error->offset;
- * CLEAT_NO_SLOT: the job could not be submitted. */
+ *            thread to spare until close, and its lock is held for short
+ *            moments. Events are not told
+ *   callers  copied
+ *   loader   copied; its messages come to ports->mailbox
+ *   seed     of the jitter; any value
+ * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_TOO_SMALL with the bytes needed in
+ * error->offset; CLEAT_NO_SLOT: the job could not be submitted. */
 enum cleat_status cleat_tool_service_init(
     void *block, size_t bytes, const struct cleat_tool_service_config *config,
     const struct cleat_service_ports *ports,

@@ -23,9 +23,13 @@ void tool_service_post(const struct cleat_tool_service *service,
 
 void tool_service_wake(struct cleat_tool_service *service)
 {
+    const struct cleat_mailbox *box = &service->ports.mailbox;
+    struct cleat_message message = {.kind = CLEAT_WORKER_WAKE};
+
+    /* One at a time: any number would take the room of what the loader says. A
+     * full box means that the loop is about to look anyway. */
     if (service->woken) { return; }
-    service->woken = true;
-    drive_wake(&service->ports);
+    service->woken = box->post(box->context, &message) == CLEAT_OK;
 }
 
 /* ---- publishing --------------------------------------------------------- */
@@ -340,7 +344,6 @@ static bool tools_dispatch(void *self, uint64_t now_ns)
     uint64_t left = 4 * (uint64_t)service->entries_count +
                     service->callers_count * (uint64_t)CLEAT_TOOL_SOURCES_MAX;
 
-    service->woken = false;
     tool_service_tell_hits(service);
     if (service->closing) { return !is_at_rest(service); }
     (void)cleat_tool_cache_tick(service->machine, now_ns, draw(service));
@@ -413,15 +416,18 @@ static void take_changed(struct cleat_tool_service *service, uint64_t now_ns,
 static void tools_feed(void *self, uint64_t now_ns,
                        const struct cleat_message *message)
 {
+    struct cleat_tool_service *service = self;
     struct cleat_loader_done done;
 
     _Static_assert(sizeof done <= CLEAT_MESSAGE_BYTES,
                    "the end of a request fits a message");
     if (message->kind == CLEAT_LOADER_DONE) {
         memcpy(&done, message->body, sizeof done);
-        take_done(self, now_ns, &done);
+        take_done(service, now_ns, &done);
     } else if (message->kind == CLEAT_LOADER_CHANGED) {
-        take_changed(self, now_ns, message->body[0]);
+        take_changed(service, now_ns, message->body[0]);
+    } else if (message->kind == CLEAT_WORKER_WAKE) {
+        service->woken = false;
     }
 }
 

@@ -230,6 +230,20 @@ static void caller_fibre(void *number)
 
 /* ---- the body ----------------------------------------------------------- */
 
+/* More than one that says "look" would take the room of what has ended. */
+static enum cleat_status post_news(struct cleat_mailbox_context *context,
+                                   const struct cleat_message *message)
+{
+    const struct fibres_mailbox *box = (const void *)context;
+
+    for (uint32_t i = 0; i < box->count; i++) {
+        fibres_check(message->kind != CLEAT_WORKER_WAKE ||
+                         box->messages[i].kind != CLEAT_WORKER_WAKE,
+                     "one-wake-in-the-mailbox");
+    }
+    return fibres_mailbox(&w->mailbox).post(context, message);
+}
+
 static void body(struct choose *c, const void *arg)
 {
     static const struct cleat_retry_policy policy = {
@@ -270,6 +284,7 @@ static void body(struct choose *c, const void *arg)
         .clock = fibres_clock(),
         .threads = tool_script_threads(),
         .mailbox = fibres_mailbox(&w->mailbox)};
+    ports.mailbox.post = post_news;
     status = cleat_tool_service_init(w->block, sizeof w->block, &config, &ports,
                                      boxes, &loader, 1, &w->service, NULL);
     choose_check(c, status == CLEAT_OK, "the service begins");
