@@ -11,7 +11,6 @@
 enum { BRINGUP_WAITED = 16 };
 
 struct waited {
-    uint64_t run;
     uint64_t hint_ns;
     uint32_t wait;
     int32_t status;
@@ -33,7 +32,6 @@ struct cleat_bringup {
     struct cleat_gather *machine; /* NULL before the first run */
     void *machine_block;
     struct handle *handles;
-    uint64_t run; /* what belongs to an earlier one is dropped */
     uint64_t random;
     bool running;
     bool more; /* waits that are due were left to the next dispatch */
@@ -112,7 +110,8 @@ static void post_waited(struct cleat_bringup *bringup, uint32_t handle,
 }
 
 /* Waits for one handle, and once more for each wait that was asked for in the
- * meantime: a handle has one thread at a time. */
+ * meantime: a handle has one thread at a time. A result is told with the lock
+ * held, so that who hears the last one finds nobody busy. */
 static void wait_job(void *job, uint64_t index)
 {
     struct cleat_bringup *bringup = job;
@@ -127,14 +126,13 @@ static void wait_job(void *job, uint64_t index)
         uint64_t deadline_ns = handle->deadline_ns;
 
         done = handle->wait;
-        waited.run = bringup->run;
         threads->unlock(threads->context);
         waited.wait = done;
         waited.hint_ns = CLEAT_NONE;
         waited.status = (int32_t)bringup->waiter.wait(
             bringup->waiter.context, value, deadline_ns, &waited.hint_ns);
-        post_waited(bringup, (uint32_t)index, &waited);
         threads->lock(threads->context);
+        post_waited(bringup, (uint32_t)index, &waited);
     }
     handle->busy = false;
     threads->unlock(threads->context);
@@ -209,7 +207,6 @@ static void bringup_feed(void *self, uint64_t now_ns,
 
     if (message->kind != BRINGUP_WAITED) { return; }
     memcpy(&waited, message->body, sizeof waited);
-    if (waited.run != bringup->run) { return; }
     tell(bringup, CLEAT_EVENT_WAITED, now_ns, message->index, waited.wait,
          (enum cleat_status)waited.status);
     (void)cleat_gather_result(bringup->machine, now_ns, message->index,
@@ -232,7 +229,6 @@ static enum cleat_status begin_run(struct cleat_bringup *bringup,
     for (uint32_t i = 0; i < count; i++) {
         bringup->handles[i] = (struct handle){.value = handles[i]};
     }
-    bringup->run++;
     status = cleat_gather_begin(
         bringup->machine_block, CLEAT_GATHER_BYTES(count), &bringup->config,
         drive_now_ns(&bringup->ports), &bringup->machine, NULL);
@@ -240,8 +236,8 @@ static enum cleat_status begin_run(struct cleat_bringup *bringup,
     return status;
 }
 
-/* What waits of an earlier run have said would take the room of this one's:
- * none of its own are made yet, and they have all ended. */
+/* What waits of earlier runs have said is not of this one, and would take the
+ * room of what is: those have all ended, and none of its own are made yet. */
 static void empty_mailbox(struct cleat_bringup *bringup)
 {
     const struct cleat_mailbox *mailbox = &bringup->ports.mailbox;

@@ -686,13 +686,14 @@ static bool is_stopper_done(void *nothing)
 }
 
 /* A second run at once after the first: waits of that one may be under way
- * still, and until they have ended there is none. */
+ * still, and until they have ended there is none. Where all went well, they
+ * have: the first one has heard of each. */
 static void bringup_fibre(void *nothing)
 {
-    bool idle;
+    bool well = bring_up(1) == CLEAT_OK && b->all_well &&
+                !fibres_time_ran_ahead();
+    bool idle = well || jobs_have_ended(NULL);
 
-    (void)bring_up(1);
-    idle = jobs_have_ended(NULL);
     if (bring_up(2) == CLEAT_STATE) {
         fibres_check(!idle, "without-a-wait-under-way-a-run-begins");
         (void)fibres_wait(jobs_have_ended, NULL, CLEAT_NEVER);
