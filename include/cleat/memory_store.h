@@ -149,7 +149,8 @@ cleat_memory_store_init(void *block, size_t bytes,
  * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_TOO_SMALL: the end; CLEAT_MALFORMED:
  * no store of this version, or one whose header is damaged or does not fit
  * `bytes`; CLEAT_NO_SLOT: processes_max are attached; CLEAT_UNSUPPORTED: it was
- * made in another PID namespace, where processes cannot be told to be dead. */
+ * made in another PID or time namespace, where processes cannot be told to be
+ * dead. */
 enum cleat_status cleat_memory_store_attach(void *block, size_t bytes,
                                             void *end, size_t end_bytes,
                                             struct cleat_store *out,

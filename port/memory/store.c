@@ -3,6 +3,7 @@
 #define CLEAT_DIGEST_DETECT
 #include "cleat/memory_store.h"
 
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -441,7 +442,9 @@ static enum cleat_status look_and_remove(self_t *self,
     return status;
 }
 
-/* A put, a look, a get and a remove of a key of nobody else's. A store that is
+/* A put, a look, a get and a remove of a key of nobody else's: not of another
+ * attachment of this process (the slot), and not of an earlier one with its
+ * number, which was killed in between (the time of its start). A store that is
  * full is ready: who gets, and who removes, can go on. */
 static enum cleat_status store_ready(struct cleat_store_context *self,
                                      uint64_t deadline_ns,
@@ -456,8 +459,8 @@ static enum cleat_status store_ready(struct cleat_store_context *self,
     memset(&item, 0, sizeof item);
     item.key = key;
     item.key_bytes = (uint32_t)snprintf(
-        key, sizeof key, "cleat/ready/%lu/%u/%u", (unsigned long)getpid(),
-        (unsigned)self->table.slot,
+        key, sizeof key, "cleat/ready/%016" PRIx64 "/%u/%u",
+        self->table.identity, (unsigned)self->table.slot,
         (unsigned)atomic_fetch_add(&self->canaries, 1));
     item.payload = &payload;
     item.bytes = sizeof payload;
@@ -591,8 +594,8 @@ enum cleat_status cleat_memory_store_attach(void *block, size_t bytes,
     status = cleat_memory_table_shape(block, bytes, &shape);
     if (status == CLEAT_UNSUPPORTED) {
         return cleat_error_set(error, status, 0, 0,
-                               "memory store: it was made in another PID "
-                               "namespace");
+                               "memory store: it was made in another PID or "
+                               "time namespace");
     }
     if (status != CLEAT_OK) {
         return cleat_error_set(error, status, 0, 0,

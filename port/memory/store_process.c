@@ -3,8 +3,9 @@
  *
  * A process is its number and the time at which it started, so that a later one
  * with the same number is told from it (proc(5), /proc/PID/stat, members 1, 3,
- * 20 and 22). A zombie that has one thread left is dead: that thread is the
- * zombie. */
+ * 20 and 22). Another PID namespace shows other numbers, another time namespace
+ * other times (time_namespaces(7)): of both, the store is for one. A zombie
+ * that has one thread left is dead: that thread is the zombie. */
 #define _GNU_SOURCE
 #include "store_table.h"
 
@@ -105,12 +106,18 @@ static bool is_dead(uint64_t identity)
            ((line.state == 'Z' || line.state == 'X') && line.threads <= 1);
 }
 
-uint64_t cleat_memory_table_namespace(void)
+/* A namespace's number, of 32 bits; 0: not known, or no such kind. */
+static uint64_t number_of(const char *path)
 {
     struct stat about;
 
-    if (stat("/proc/self/ns/pid", &about) != 0) { return 0; }
-    return (uint64_t)about.st_ino;
+    return stat(path, &about) == 0 ? (uint64_t)about.st_ino : 0;
+}
+
+uint64_t cleat_memory_table_namespace(void)
+{
+    return number_of("/proc/self/ns/pid") << 32 ^
+           number_of("/proc/self/ns/time");
 }
 
 bool cleat_memory_table_dead(const struct store_table *t, uint64_t identity,

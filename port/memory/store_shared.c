@@ -19,6 +19,10 @@
 /* How often to look again where the name comes and goes. */
 #define TRIES_MAX 100u
 
+/* The least that is taken at a time, and how often it is tried. */
+#define PIECE_BYTES ((size_t)256 * 1024)
+#define PIECE_TRIES_MAX 1000u
+
 /* How every error's text begins. */
 #define SAYS "memory store: "
 
@@ -158,17 +162,46 @@ static enum cleat_status give_name(int fd, const struct opening *o)
                    "the file cannot be given its name");
 }
 
+/* Takes all the memory. Before Linux 6.10 any signal ends that, and all that
+ * the call had taken is given back: then half as much is tried at a time, which
+ * is sooner done. The first call is for all, so that a size that can never be
+ * is refused before anything is taken. Returns 0 or an errno. */
+static int take(int fd, size_t bytes)
+{
+    size_t piece = bytes;
+    size_t at = 0;
+    uint32_t tries = 0;
+
+    while (at < bytes) {
+        size_t now = bytes - at < piece ? bytes - at : piece;
+        int code = posix_fallocate(fd, (off_t)at, (off_t)now);
+
+        if (code == 0) {
+            at += now;
+            tries = 0;
+        } else if (code != EINTR) {
+            return code;
+        } else if (piece > PIECE_BYTES) {
+            piece = (piece / 2 + PIECE_BYTES - 1) / PIECE_BYTES * PIECE_BYTES;
+        } else if (++tries == PIECE_TRIES_MAX) {
+            return code;
+        }
+    }
+    return 0;
+}
+
 static enum cleat_status fill(int fd, const struct opening *o)
 {
     enum cleat_status status;
-    int code = posix_fallocate(fd, 0, (off_t)o->bytes);
+    int code = take(fd, o->bytes);
 
     if (code != 0) {
         errno = code;
-        return refused(o->error,
-                       code == ENOSPC || code == ENOMEM ? CLEAT_CAPACITY
-                                                        : CLEAT_IO,
-                       o->path, "there is not so much shared memory");
+        return code == ENOSPC || code == ENOMEM
+                   ? refused(o->error, CLEAT_CAPACITY, o->path,
+                             "there is not so much shared memory")
+                   : refused(o->error, CLEAT_IO, o->path,
+                             "its memory cannot be taken");
     }
     if (map(fd, o->bytes, o->shared) != CLEAT_OK) {
         return refused(o->error, CLEAT_IO, o->path, "it cannot be mapped");

@@ -43,7 +43,7 @@ struct store_head {
     uint32_t version;
     uint32_t crc; /* of `shape` and `name_space` */
     struct store_shape shape;
-    uint64_t name_space; /* of process ids */
+    uint64_t name_space; /* of process ids and of times */
     unsigned char pad_0[STORE_LINE_BYTES];
     _Atomic uint64_t entry_next; /* where to look for a free one */
     unsigned char pad_1[STORE_LINE_BYTES];

@@ -173,7 +173,8 @@ struct store_judged {
 };
 bool cleat_memory_table_dead(const struct store_table *table, uint64_t identity,
                              struct store_judged *judged);
-/* Of the PID namespace; 0: not known. */
+/* Of the PID and the time namespace, which the times of /proc depend on; 0: not
+ * known. */
 uint64_t cleat_memory_table_namespace(void);
 /* Finishes what a former process at our slot has left. */
 uint32_t cleat_memory_table_inherit(struct store_table *table);

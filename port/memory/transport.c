@@ -538,23 +538,25 @@ cleat_memory_sender_acked(const struct cleat_transport_sender *sender,
     return read_ack(sender->context, receiver, buckets_acked, status);
 }
 
+/* Sleeps once, and no longer than a sleep may be: whoever waits looks at the
+ * words then, where there can be an acknowledgement whose process was stopped
+ * before it rang. */
 static enum cleat_status sender_wait(struct cleat_transport_sender_context *s,
                                      uint64_t deadline_ns)
 {
     _Atomic uint32_t *bell = &s->acks[0].u.bell;
+    uint32_t seen = bell_read(bell);
     enum cleat_status status = CLEAT_OK;
 
-    for (;;) {
-        uint32_t seen = bell_read(bell);
-        bool woken = atomic_exchange(&s->woken, 0) != 0;
-
-        if (woken || seen != s->bell_seen) {
-            s->bell_seen = seen;
-            return CLEAT_OK;
-        }
-        if (status != CLEAT_OK) { return status; }
+    if (seen == s->bell_seen && atomic_load(&s->woken) == 0) {
         status = bell_sleep(bell, seen, deadline_ns);
+        seen = bell_read(bell);
     }
+    if (atomic_exchange(&s->woken, 0) != 0 || seen != s->bell_seen) {
+        status = CLEAT_OK;
+    }
+    s->bell_seen = seen;
+    return status;
 }
 
 static void sender_wake(struct cleat_transport_sender_context *s)

@@ -11,15 +11,25 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cleat/digest.h"
 #include "cleat/memory_store.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+#ifndef SYS_clone3
+#define SYS_clone3 435
+#endif
 
 #define BLOCK_BYTES ((size_t)256 * 1024)
 
@@ -91,11 +101,34 @@ static struct cleat_memory_store_view look(struct party *party)
     return view;
 }
 
+/* In place of the C library's. On Linux before 6.10 a signal ends it, and it
+ * leaves nothing of what it took. */
+#define ANY_BYTES ((off_t)1 << 60)
+
+static struct {
+    off_t bytes_max; /* what can be taken between two signals */
+    bool in_turn;    /* one of two calls is interrupted, however small */
+    uint32_t calls;
+} allocation;
+
+int posix_fallocate(int fd, off_t offset, off_t bytes)
+{
+    allocation.calls++;
+    if (bytes > allocation.bytes_max ||
+        (allocation.in_turn && allocation.calls % 2 == 1)) {
+        return EINTR;
+    }
+    return fallocate(fd, 0, offset, bytes) == 0 ? 0 : errno;
+}
+
 static int setup(void **state)
 {
     (void)state;
     memset(&one, 0, sizeof one);
     memset(&two, 0, sizeof two);
+    allocation.bytes_max = ANY_BYTES;
+    allocation.in_turn = false;
+    allocation.calls = 0;
     block = mmap(NULL, BLOCK_BYTES, PROT_READ | PROT_WRITE,
                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     return block == MAP_FAILED || make(&one, 0) != CLEAT_OK;
@@ -244,6 +277,78 @@ static void a_damaged_head_is_found_whichever_bit_it_is(void **state)
     }
 }
 
+/* ---- namespaces ---------------------------------------------------------- */
+
+/* Where the head has the number of the namespaces, behind what is digested with
+ * it: see above. */
+#define DIGEST_AT 12u
+#define SHAPE_AT 16u
+#define NAMESPACE_AT 88u
+
+static uint64_t number_of(const char *which)
+{
+    struct stat about;
+
+    return stat(which, &about) == 0 ? about.st_ino : 0;
+}
+
+static void a_store_is_for_one_namespace_of_processes_and_of_times(void **state)
+{
+    static _Alignas(64) unsigned char bytes[BLOCK_BYTES];
+    uint64_t name_space;
+
+    (void)state;
+    memcpy(&name_space, (unsigned char *)block + NAMESPACE_AT, 8);
+    assert_int_equal(name_space >> 32, number_of("/proc/self/ns/pid"));
+    assert_int_equal(name_space & UINT32_MAX, number_of("/proc/self/ns/time"));
+    for (uint32_t bit = 0; bit < 64; bit++) {
+        uint64_t other = name_space ^ UINT64_C(1) << bit;
+        uint32_t crc;
+
+        memcpy(bytes, block, 4096);
+        memcpy(bytes + NAMESPACE_AT, &other, 8);
+        crc = cleat_crc32c(0, bytes + SHAPE_AT, NAMESPACE_AT + 8 - SHAPE_AT);
+        memcpy(bytes + DIGEST_AT, &crc, 4);
+        assert_int_equal(attach(&two, bytes, BLOCK_BYTES), CLEAT_UNSUPPORTED);
+        assert_null(two.store.call);
+    }
+}
+
+#define NOT_PERMITTED 77
+
+static int attach_unsupported(void)
+{
+    return attach(&two, block, BLOCK_BYTES) == CLEAT_UNSUPPORTED ? 0 : 1;
+}
+
+/* Whose children are in another time namespace. */
+static int attach_from_another_time(void)
+{
+    int status = 1;
+    pid_t pid;
+
+    if (unshare(CLONE_NEWTIME) != 0 &&
+        unshare(CLONE_NEWUSER | CLONE_NEWTIME) != 0) {
+        return NOT_PERMITTED;
+    }
+    pid = fork();
+    if (pid == 0) { _exit(attach_unsupported()); }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) { return 2; }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 3;
+}
+
+/* There the living have started at other times, and would be taken for dead. */
+static void who_is_in_another_time_namespace_does_not_attach(void **state)
+{
+    int status = in_child(attach_from_another_time);
+
+    (void)state;
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == NOT_PERMITTED) { skip(); }
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(look(&one).processes, 1);
+}
+
 /* ---- the dead ------------------------------------------------------------ */
 
 static int die_putting(void)
@@ -328,6 +433,59 @@ static void who_is_alive_but_stopped_is_not_taken_for_dead(void **state)
     (void)cleat_memory_store_sweep(&one.store);
     assert_int_equal(look(&one).processes, 1);
     assert_int_equal(waitpid(zombie, NULL, 0), zombie);
+}
+
+/* ---- the canary ---------------------------------------------------------- */
+
+static int be_ready(void)
+{
+    struct cleat_error error;
+
+    if (attach(&two, block, BLOCK_BYTES) != CLEAT_OK) { return 1; }
+    if (two.store.ready(two.store.context, 0, &error) != CLEAT_OK) { return 2; }
+    cleat_memory_store_detach(&two.store);
+    return 0;
+}
+
+/* As fork, with a number that is free; -1 where that is not permitted. */
+static pid_t fork_numbered(pid_t pid)
+{
+    uint64_t arguments[10] = {0}; /* struct clone_args */
+
+    arguments[4] = SIGCHLD;
+    arguments[8] = (uint64_t)(uintptr_t)&pid; /* set_tid, and how many */
+    arguments[9] = 1;
+    return (pid_t)syscall(SYS_clone3, arguments, sizeof arguments);
+}
+
+/* The key is put back as if its process had been killed before it removed it;
+ * then one of the same number attaches at the same place. */
+static void a_canary_left_by_the_dead_is_in_nobodys_way(void **state)
+{
+    const char *left;
+    char key[64];
+    int status = 0;
+    pid_t pid = fork();
+    pid_t again;
+
+    (void)state;
+    assert_true(pid >= 0);
+    if (pid == 0) { _exit(be_ready()); }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    left = memmem(block, BLOCK_BYTES, "cleat/ready/", 12);
+    assert_non_null(left);
+    snprintf(key, sizeof key, "%s", left);
+    assert_int_equal(put(&one, key, "value"), CLEAT_OK);
+    (void)usleep(50000); /* so that they do not start in one clock tick */
+    again = fork_numbered(pid);
+    if (again == 0) { _exit(be_ready()); }
+    if (again < 0) { skip(); }
+    assert_int_equal(again, pid);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    assert_int_equal(look(&one).keys, 1);
+    assert_int_equal(look(&one).processes, 1);
 }
 
 /* ---- by name ------------------------------------------------------------- */
@@ -482,10 +640,45 @@ static void more_than_there_is_is_refused_and_nothing_left(void **state)
     choose_name();
     assert_int_equal(open_named(&one, name, (size_t)1 << 50, &error),
                      CLEAT_CAPACITY);
+    assert_int_equal(allocation.calls, 1); /* not piece by piece till full */
     assert_int_not_equal(error.port_code, 0);
     assert_int_equal(access(path, F_OK), -1);
     assert_int_equal(open_named(&one, name, SIZE_MAX, &error), CLEAT_INVALID);
     assert_int_equal(open_named(&one, name, 64, &error), CLEAT_TOO_SMALL);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+static void
+signals_that_keep_coming_do_not_keep_it_from_being_made(void **state)
+{
+    const size_t bytes = ((size_t)5 << 20) + 4096;
+    struct cleat_error error;
+    struct stat about;
+
+    (void)state;
+    choose_name();
+    allocation.bytes_max = 300000;
+    allocation.in_turn = true;
+    assert_int_equal(open_named(&one, name, bytes, &error), CLEAT_OK);
+    assert_int_equal(stat(path, &about), 0);
+    assert_int_equal(about.st_size, bytes);
+    assert_int_equal((uint64_t)about.st_blocks * 512, bytes);
+    assert_int_equal(put(&one, "a", "value"), CLEAT_OK);
+    expect(&one, "a", "value");
+    cleat_memory_store_close(&one.store, &one.shared);
+    assert_int_equal(cleat_memory_store_unlink(name, &error), CLEAT_OK);
+}
+
+static void if_nothing_can_be_taken_between_signals_it_is_said(void **state)
+{
+    struct cleat_error error;
+
+    (void)state;
+    choose_name();
+    allocation.bytes_max = 0;
+    assert_int_equal(open_named(&one, name, (size_t)1 << 20, &error), CLEAT_IO);
+    assert_int_equal(error.port_code, EINTR);
+    assert_null(one.store.call);
     assert_int_equal(access(path, F_OK), -1);
 }
 
@@ -672,15 +865,20 @@ int main(void)
         TEST(as_many_attach_as_it_was_made_for),
         TEST(what_is_no_store_is_not_attached_to),
         TEST(a_damaged_head_is_found_whichever_bit_it_is),
+        TEST(a_store_is_for_one_namespace_of_processes_and_of_times),
+        TEST(who_is_in_another_time_namespace_does_not_attach),
         TEST(what_a_dead_one_was_putting_is_not_there_and_comes_back),
         TEST(who_takes_a_dead_ones_place_tidies_up_after_it),
         TEST(a_full_store_takes_back_what_the_dead_hold),
         TEST(who_is_alive_but_stopped_is_not_taken_for_dead),
+        TEST(a_canary_left_by_the_dead_is_in_nobodys_way),
         TEST(a_name_is_made_found_and_removed),
         TEST(a_name_that_could_lead_elsewhere_is_refused),
         TEST(a_file_that_is_not_ours_alone_is_left_alone),
         TEST(a_file_that_was_cut_off_is_not_attached_to),
         TEST(more_than_there_is_is_refused_and_nothing_left),
+        TEST(signals_that_keep_coming_do_not_keep_it_from_being_made),
+        TEST(if_nothing_can_be_taken_between_signals_it_is_said),
         TEST(of_those_who_make_it_at_once_one_does),
         TEST(a_damaged_block_leads_nobody_out_of_it),
     };

@@ -279,16 +279,15 @@ static void a_wait_ends_at_its_deadline_or_by_a_wake(void **state)
     assert_int_equal(wait_until(&pair, 0, CLEAT_NEVER), CLEAT_PENDING);
     assert_int_equal(wait_until(&pair, 0, 1), CLEAT_DEADLINE);
     pair.sender.wake(pair.sender.context);
-    assert_int_equal(pair.sender.wait(pair.sender.context, CLEAT_NEVER),
-                     CLEAT_OK);
+    assert_int_equal(pair.sender.wait(pair.sender.context, 1), CLEAT_OK);
     assert_int_equal(pair.sender.wait(pair.sender.context, 1), CLEAT_DEADLINE);
     /* A change before the wait is not missed. */
     publish(&pair, 0, "zero");
     (void)expect_bucket(&pair, 0, "zero");
     assert_int_equal(pair.receiver.ack(pair.receiver.context, 0, CLEAT_OK),
                      CLEAT_OK);
-    assert_int_equal(pair.sender.wait(pair.sender.context, CLEAT_NEVER),
-                     CLEAT_OK);
+    assert_int_equal(pair.sender.wait(pair.sender.context, 1), CLEAT_OK);
+    assert_int_equal(pair.sender.wait(pair.sender.context, 1), CLEAT_DEADLINE);
 }
 
 static void *wait_for_wake(void *context)
@@ -312,18 +311,26 @@ static void another_thread_wakes_a_waiter(void **state)
     assert_non_null(result);
 }
 
+/* Until receiver 0 has acknowledged a bucket. */
 static void *wait_for_acks(void *context)
 {
     struct pair *p = context;
+    enum cleat_status said;
+    uint32_t count = 0;
 
-    return p->sender.wait(p->sender.context, CLEAT_NEVER) == CLEAT_OK ? context
-                                                                      : NULL;
+    while (count == 0) {
+        if (p->sender.wait(p->sender.context, CLEAT_NEVER) != CLEAT_OK ||
+            p->sender.acked(p->sender.context, 0, &count, &said) != CLEAT_OK) {
+            return NULL;
+        }
+    }
+    return context;
 }
 
-/* The acknowledgement is written, the sleeper's bit cleared, and the system
- * call that wakes it never made. */
-static void
-an_acknowledgement_is_seen_though_its_process_dies_before_it_wakes(void **state)
+/* The acknowledgement is written, and its process is gone: before it could ring
+ * the bell; or, `rung`, when the sleeper's bit was cleared, and before the
+ * system call that wakes it. */
+static void acknowledge_and_die(bool rung)
 {
     unsigned char *acks;
     _Atomic uint32_t *bell;
@@ -331,7 +338,6 @@ an_acknowledgement_is_seen_though_its_process_dies_before_it_wakes(void **state)
     pthread_t thread;
     void *result;
 
-    (void)state;
     prepare(&pair, 1);
     assert_int_equal(join_with(&pair, &pair.ticket, 0), CLEAT_OK);
     publish(&pair, 0, "zero");
@@ -343,12 +349,28 @@ an_acknowledgement_is_seen_though_its_process_dies_before_it_wakes(void **state)
     assert_int_equal(pthread_create(&thread, NULL, wait_for_acks, &pair), 0);
     while ((atomic_load(bell) & 1u) == 0) { (void)sched_yield(); }
     (void)atomic_fetch_add(word, 1);
-    (void)atomic_fetch_add(bell, 2);
-    (void)atomic_fetch_and(bell, ~UINT32_C(1));
+    if (rung) {
+        (void)atomic_fetch_add(bell, 2);
+        (void)atomic_fetch_and(bell, ~UINT32_C(1));
+    }
     assert_int_equal(pthread_join(thread, &result), 0);
     assert_non_null(result);
     expect_acked(&pair, 0, 1, CLEAT_OK);
     munmap(acks, 4096);
+}
+
+static void
+an_acknowledgement_is_seen_though_its_process_dies_before_it_wakes(void **state)
+{
+    (void)state;
+    acknowledge_and_die(true);
+}
+
+static void
+an_acknowledgement_is_seen_though_its_process_dies_before_it_rings(void **state)
+{
+    (void)state;
+    acknowledge_and_die(false);
 }
 
 /* A receiver was stopped after it had looked at the generation and before it
@@ -783,6 +805,8 @@ int main(void)
         TEST(another_thread_wakes_a_waiter),
         TEST(
             an_acknowledgement_is_seen_though_its_process_dies_before_it_wakes),
+        TEST(
+            an_acknowledgement_is_seen_though_its_process_dies_before_it_rings),
         TEST(an_acknowledgement_does_not_write_over_another_word),
         TEST(who_comes_second_with_an_index_is_refused),
         TEST(of_two_that_claim_an_index_at_once_one_gets_it),
