@@ -558,21 +558,40 @@ struct end {
     enum cleat_nccl_stop_state last; /* what it was before that */
 };
 
-static void await_lost(struct end *end)
+static struct end end;
+
+/* With the lock held, at every move of the machine, whoever made it. */
+static void note_move(struct cleat_transport_sender_context *context)
 {
-    memset(end, 0, sizeof *end);
+    (void)context;
+    if (nccl_is_lost(&engine)) {
+        end.lost_ns = gpu_now_ns();
+        return;
+    }
+    if (end.last == CLEAT_NCCL_HEALTHY) { end.stopped_ns = gpu_now_ns(); }
+    end.last = (enum cleat_nccl_stop_state)engine.stop.state;
+}
+
+static const struct cleat_transport_sender notes = {.wake = note_move};
+
+static void note_moves(void)
+{
+    nccl_lock(&engine);
+    end.last = (enum cleat_nccl_stop_state)engine.stop.state;
+    engine.wakes = &notes;
+    nccl_unlock(&engine);
+}
+
+static void await_lost(void)
+{
     nccl_lock(&engine);
     while (!nccl_is_lost(&engine)) {
-        bool healthy = nccl_is_healthy(&engine);
-
-        end->last = (enum cleat_nccl_stop_state)engine.stop.state;
-        if (healthy) { end->stopped_ns = gpu_now_ns(); }
-        must(!healthy || nccl_op_at(&engine, 1)->state != NCCL_OP_DONE);
+        must(!nccl_is_healthy(&engine) ||
+             nccl_op_at(&engine, 1)->state != NCCL_OP_DONE);
         /* Left without trouble: it was not blocked. */
         must(engine.stop.state != CLEAT_NCCL_QUIESCED);
         (void)nccl_wait(&engine, CLEAT_NEVER);
     }
-    end->lost_ns = gpu_now_ns();
     nccl_unlock(&engine);
 }
 
@@ -598,7 +617,6 @@ static void blocked(const struct gpu_found *found)
     struct cleat_nccl_account account;
     uint64_t begun_ns;
     uint64_t freed_ns;
-    struct end end;
     uint32_t *word;
 
     (void)found;
@@ -614,9 +632,10 @@ static void blocked(const struct gpu_found *found)
     engine.config.bucket_ns = CLEAT_NS_PER_S;
     nccl_unlock(&engine);
     word = block_stream();
+    note_moves();
     begun_ns = gpu_now_ns();
     send(1, most);
-    await_lost(&end);
+    await_lost();
     nccl_engine_account(&engine, &account);
     must(strcmp(account.state, "lost") == 0);
     gpu_tell("lost %.2f s after the bucket was given and %.2f s after the "

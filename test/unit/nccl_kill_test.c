@@ -42,9 +42,10 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * CLEAT_NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
+/* Longer than a bucket may take at the sender. */
 static uint64_t soon(void)
 {
-    return now_ns() + 20 * CLEAT_NS_PER_S;
+    return now_ns() + 60 * CLEAT_NS_PER_S;
 }
 
 static struct cleat_nccl_config config_of(uint32_t device)
@@ -56,8 +57,13 @@ static struct cleat_nccl_config config_of(uint32_t device)
     config.nccl_library = CLEAT_FAKES "/lib/libnccl.so.2";
     config.bucket_bytes = BUCKET_BYTES;
     config.device = device;
-    /* The sender's runs out, and the receivers are told. */
-    config.bucket_ns = (device == 0 ? 3 : 60) * CLEAT_NS_PER_S;
+    /* The sender's runs out, and the receivers are told. Nothing else is late
+     * by accident. */
+    config.bucket_ns = (device == 0 ? 10 : 60) * CLEAT_NS_PER_S;
+    config.call_ns = 20 * CLEAT_NS_PER_S;
+    config.revoke_ns = 20 * CLEAT_NS_PER_S;
+    config.abort_ns = 20 * CLEAT_NS_PER_S;
+    config.drain_ns = 20 * CLEAT_NS_PER_S;
     return config;
 }
 
@@ -316,23 +322,30 @@ static void end(uint32_t count)
     must(cleat_nccl_sender_close(&sender) == CLEAT_OK);
 }
 
-/* Where the fakes of all the processes meet; made by the first. */
-static char folder[64];
-static char world[80];
+/* A story, in a process of its own, and where the fakes of all its processes
+ * meet; made by the first. */
+struct told {
+    const char *sentence;
+    int fall; /* the signal */
+    pid_t pid;
+    char folder[64];
+    char world[80];
+};
 
 /* The last receiver falls in the second generation's sixth bucket, in a call of
  * NCCL's: nowhere else may it hold what the fakes' processes share. */
-static void make_world(int fall)
+static void make_world(struct told *told)
 {
     char plan[64];
 
     (void)snprintf(plan, sizeof plan, "ncclBroadcast#%u:%s@rank=%u",
-                   BUCKETS + 6, fall == SIGSTOP ? "stop" : "kill", RECEIVERS);
+                   BUCKETS + 6, told->fall == SIGSTOP ? "stop" : "kill",
+                   RECEIVERS);
     must(setenv("FAKE_GPU", plan, 1) == 0);
-    (void)snprintf(folder, sizeof folder, "/tmp/cleat-test-XXXXXX");
-    must(mkdtemp(folder) != NULL);
-    (void)snprintf(world, sizeof world, "%s/world", folder);
-    must(setenv("FAKE_GPU_WORLD", world, 1) == 0);
+    (void)snprintf(told->folder, sizeof told->folder, "/tmp/cleat-test-XXXXXX");
+    must(mkdtemp(told->folder) != NULL);
+    (void)snprintf(told->world, sizeof told->world, "%s/world", told->folder);
+    must(setenv("FAKE_GPU_WORLD", told->world, 1) == 0);
 }
 
 /* The whole story with one signal. */
@@ -372,31 +385,41 @@ static void story(int fall)
     }
 }
 
-static int told(const char *sentence, int fall)
+static void begin(struct told *told)
 {
-    pid_t pid;
-    int ended = -1;
-
     (void)fflush(stdout);
-    make_world(fall);
-    pid = fork();
-    if (pid == 0) {
-        story(fall);
+    make_world(told);
+    told->pid = fork();
+    must(told->pid >= 0);
+    if (told->pid == 0) {
+        story(told->fall);
         _exit(0);
     }
-    must(waitpid(pid, &ended, 0) == pid);
-    (void)unlink(world);
-    (void)rmdir(folder);
-    printf("%s: %s\n", sentence, ended == 0 ? "ok" : "FAILED");
+}
+
+static int end_of(struct told *told)
+{
+    int ended = -1;
+
+    must(waitpid(told->pid, &ended, 0) == told->pid);
+    (void)unlink(told->world);
+    (void)rmdir(told->folder);
+    printf("%s: %s\n", told->sentence, ended == 0 ? "ok" : "FAILED");
     return ended != 0;
 }
 
+/* All at once: each waits for a deadline. */
 int main(void)
 {
+    struct told all[] = {
+        {.sentence = "a-killed-receiver-costs-a-deadline", .fall = SIGKILL},
+        {.sentence = "a-stopped-receiver-costs-a-deadline-and-may-come-back",
+         .fall = SIGSTOP},
+    };
+    const size_t count = sizeof all / sizeof all[0];
     int failed = 0;
 
-    failed += told("a-killed-receiver-costs-a-deadline", SIGKILL);
-    failed += told("a-stopped-receiver-costs-a-deadline-and-may-come-back",
-                   SIGSTOP);
+    for (size_t i = 0; i < count; i++) { begin(&all[i]); }
+    for (size_t i = 0; i < count; i++) { failed += end_of(&all[i]); }
     return failed != 0;
 }

@@ -92,8 +92,8 @@ static struct nccl_engine *engine_of(void *context)
     return context;
 }
 
-/* From now on, of what never ends, an end waits as long for it; 0: as before.
- */
+/* From now on, of what never ends, an end waits as long for it, also of what it
+ * is waiting for already; 0: as before. */
 static void hurry(void *context, uint64_t bucket_ns, uint64_t abort_ns,
                   uint64_t drain_ns)
 {
@@ -105,6 +105,11 @@ static void hurry(void *context, uint64_t bucket_ns, uint64_t abort_ns,
     if (abort_ns != 0) { stop->abort_ns = abort_ns; }
     if (abort_ns != 0) { stop->revoke_ns = abort_ns; }
     if (drain_ns != 0) { stop->drain_ns = drain_ns; }
+    if (abort_ns != 0 && (engine->stop.state == CLEAT_NCCL_REVOKING ||
+                          engine->stop.state == CLEAT_NCCL_ABORTING)) {
+        engine->stop.deadline_ns = now_ns() + abort_ns;
+    }
+    nccl_changed(engine);
     nccl_unlock(engine);
 }
 
@@ -115,6 +120,16 @@ static void hurry_calls(void *context, uint64_t call_ns)
 
     nccl_lock(engine);
     engine->config.call_ns = call_ns;
+    nccl_unlock(engine);
+}
+
+/* How long one may take before that. */
+static void hurry_start(void *context, uint64_t call_ns)
+{
+    struct nccl_engine *engine = engine_of(context);
+
+    nccl_lock(engine);
+    engine->stop.config.call_ns = call_ns;
     nccl_unlock(engine);
 }
 
@@ -135,6 +150,17 @@ static void open_all(uint32_t count)
                                 &sender, NULL) == CLEAT_OK);
     for (uint32_t i = 0; i < count; i++) { open_receiver(i); }
     fake_gpu_seal(); /* from now on nothing is made and nothing freed */
+}
+
+/* A sender and a receiver of which only one copies to or from the host, so that
+ * a plan which counts copies means that one's: which of two ends is first is
+ * nobody's to say. */
+static void open_two(bool sender_copies)
+{
+    config.on_device = sender_copies;
+    open_receiver(0);
+    config.on_device = !sender_copies;
+    open_all(0);
 }
 
 static void close_all(uint32_t count)
@@ -1700,7 +1726,8 @@ static void until_lost(void)
 }
 
 /* A generation with one receiver that the sender's device does not survive:
- * the receiver hears of it only afterwards. */
+ * the receiver hears of it only afterwards. That the group has failed is known
+ * before the device is: what never ends is hurried only then. */
 static void run_into(enum cleat_status expected)
 {
     struct cleat_transport_ticket ticket;
@@ -1710,6 +1737,7 @@ static void run_into(enum cleat_status expected)
     begin_receiver(0, &ticket);
     must(sender.group(sender.context, soon()) == CLEAT_OK);
     must(send_all(1) == expected);
+    hurry(sender.context, 0, MS(400), MS(400));
     until_lost();
     sender.finish(sender.context);
     end_receiver(0);
@@ -1723,7 +1751,6 @@ static void abort_hangs(void)
     config.topology = CLEAT_NCCL_FAN_OUT;
     open_all(1);
     fake_gpu_plan("ncclSend#2:late=2 ncclCommAbort#1:never");
-    hurry(sender.context, 0, MS(400), 0);
     run_into(CLEAT_GROUP_FAILED);
 }
 
@@ -1739,7 +1766,7 @@ static void blocked_stream(void)
     config.topology = CLEAT_NCCL_FAN_OUT;
     open_all(1);
     fake_gpu_plan("ncclSend#1:never");
-    hurry(sender.context, MS(400), MS(400), MS(400));
+    hurry(sender.context, MS(400), 0, 0);
     run_into(CLEAT_GROUP_FAILED);
 }
 
@@ -1767,9 +1794,8 @@ static void call_hangs_when_preparing(void)
     struct cleat_transport_ticket ticket;
 
     default_config();
-    config.call_ns = MS(300);
-    config.start_ns = MS(300);
     open_all(1);
+    hurry_start(sender.context, MS(300));
     library_of_sender()->p_ncclGetUniqueId = id_hangs;
     must(sender.prepare(sender.context, ++generation, 1, &ticket) ==
          CLEAT_DEVICE_LOST);
@@ -1816,11 +1842,10 @@ static void call_hangs_when_registering(void)
     struct cleat_transport_ticket ticket;
 
     default_config();
-    config.call_ns = MS(300);
-    config.start_ns = MS(300);
     open_all(1);
     library_of_sender()->p_ncclCommRegister = register_hangs;
     must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
+    hurry_start(sender.context, MS(300));
     begin_receiver(0, &ticket);
     must(sender.group(sender.context, soon()) == CLEAT_DEVICE_LOST);
     sender.finish(sender.context);
@@ -1848,7 +1873,7 @@ static void sticky(void)
     enum cleat_status said = CLEAT_OK;
 
     default_config();
-    open_all(1);
+    open_two(true);
     generation++;
     must(sender.prepare(sender.context, generation, 1, &ticket) == CLEAT_OK);
     begin_receiver(0, &ticket);
@@ -1953,7 +1978,7 @@ static void stopped_inside(void)
 {
     default_config();
     open_all(1);
-    hurry_calls(sender.context, 2 * CLEAT_NS_PER_S);
+    hurry_calls(sender.context, 6 * CLEAT_NS_PER_S);
     real_end = library_of_sender()->p_ncclGroupEnd;
     library_of_sender()->p_ncclGroupEnd = end_is_stopped;
     must(run_all(1) == CLEAT_OK);
@@ -1963,7 +1988,7 @@ static void stopped_inside(void)
 
 static void a_process_that_was_stopped_has_lost_no_device(void **state)
 {
-    struct timespec longer = {3, 0}; /* than anybody sleeps */
+    struct timespec longer = {7, 0}; /* than a call may take */
     pid_t pid = fork();
     int ended = -1;
 
@@ -2107,14 +2132,24 @@ static void a_pace_is_that_of_the_calls_after_it(void **state)
 
 /* NCCL says that it is an error of CUDA's, and CUDA that it is one that lasts:
  * an abort would hang. */
+static uint32_t aborts_made; /* the sender's: its receiver may leave in peace */
+
+static ncclResult_t counts_abort(ncclComm_t comm)
+{
+    (void)comm;
+    (void)__atomic_add_fetch(&aborts_made, 1, __ATOMIC_SEQ_CST);
+    return ncclSuccess;
+}
+
 static void behind_an_error(void)
 {
     default_config();
     config.topology = CLEAT_NCCL_FAN_OUT;
     open_all(1);
+    library_of_sender()->p_ncclCommAbort = counts_abort;
     fake_gpu_plan("ncclSend#2:late=1 cuStreamQuery#1:fail=700");
     run_into(CLEAT_DEVICE_LOST);
-    must(fake_gpu_counts().comms_aborted == 0);
+    must(__atomic_load_n(&aborts_made, __ATOMIC_SEQ_CST) == 0);
 }
 
 static void what_nccl_says_of_cuda_is_looked_into(void **state)
@@ -2130,9 +2165,9 @@ static void stuck_copy(void)
     struct cleat_transport_ticket ticket;
 
     default_config();
-    open_all(1);
+    open_two(false);
     hurry(receivers[0].transport.context, 0, 0, MS(400));
-    fake_gpu_plan("cuMemcpyAsync#2:never"); /* the first is the sender's */
+    fake_gpu_plan("cuMemcpyAsync#1:never");
     must(sender.prepare(sender.context, ++generation, 1, &ticket) == CLEAT_OK);
     begin_receiver(0, &ticket);
     must(sender.group(sender.context, soon()) == CLEAT_OK);

@@ -232,11 +232,14 @@ bool is_corrupt(int device)
     return device >= 0 && sticky[device].code != CUDA_SUCCESS;
 }
 
-static bool is_lost(void)
+static uint64_t is_lost(bool *heard)
 {
     int device = current_device();
 
-    return device >= 0 && sticky[device].told;
+    *heard = false;
+    if (device < 0 || !sticky[device].told) return 0;
+    *heard = told[device] == sticky[device].number;
+    return sticky[device].number;
 }
 
 /* cuda.h: a call may return errors of earlier, asynchronous launches. So the

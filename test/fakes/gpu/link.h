@@ -65,8 +65,9 @@ struct fake_cuda {
     struct fake_hit (*rule)(const char *call);
     /* The device of the calling thread's context, or -1. */
     int (*device)(void);
-    /* A sticky error was told to the caller: it must call no more. */
-    bool (*lost)(void);
+    /* The number of the sticky error that some thread was told of, or 0;
+     * *heard: the calling thread was, and must call no more. */
+    uint64_t (*lost)(bool *heard);
     int (*stream_device)(CUstream stream); /* or -1 */
     void (*enqueue)(CUstream stream, struct fake_work *work, const char *call);
     void (*take_off)(CUstream stream, struct fake_work *work);

@@ -239,7 +239,7 @@ static bool look_at(int32_t pid, char *state, uint64_t *started)
     file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return false;
     got = read(file, text, sizeof text - 1);
-    (void)close(file);
+    (void)close(file); /* leaves errno as it is */
     if (got <= 0) return false;
     text[got] = '\0';
     at = strrchr(text, ')');
@@ -260,7 +260,9 @@ bool fake_process_gone(int32_t pid, uint64_t started)
     char state;
     uint64_t now;
 
-    if (!look_at(pid, &state, &now)) return true;
+    errno = 0;
+    /* Who has no descriptor left to look with has seen nobody die. */
+    if (!look_at(pid, &state, &now)) return errno == ENOENT || errno == ESRCH;
     return state == 'Z' || state == 'X' || now != started;
 }
 
@@ -325,9 +327,10 @@ static void make(struct fake_world *world)
     (void)pthread_mutexattr_destroy(&robust);
     settle(&world->settings);
     world->bytes_of_counts = (uint32_t)sizeof(struct fake_counts);
-    world->magic = MAGIC;
 }
 
+/* *made: it is new, or whoever was to make it was killed over that; there is no
+ * magic in it before it is finished. */
 static struct fake_world *map(int file, bool *made, const char **why)
 {
     struct fake_world *world;
@@ -335,19 +338,21 @@ static struct fake_world *map(int file, bool *made, const char **why)
 
     *why = "its file cannot be read or enlarged";
     if (fstat(file, &status) != 0) return NULL;
-    *made = status.st_size == 0;
-    if (*made && ftruncate(file, sizeof *world) != 0) return NULL;
+    if (status.st_size == 0 && ftruncate(file, sizeof *world) != 0) return NULL;
     *why = "its file has another size: it is of another build";
-    if (!*made && (size_t)status.st_size != sizeof *world) return NULL;
+    if (status.st_size != 0 && (size_t)status.st_size != sizeof *world) {
+        return NULL;
+    }
     *why = "its file cannot be mapped";
     world = mmap(NULL, sizeof *world, PROT_READ | PROT_WRITE, MAP_SHARED, file,
                  0);
     if (world == MAP_FAILED) return NULL;
     /* Mostly holes: reading ahead would fill memory with zeroes. */
     (void)madvise(world, sizeof *world, MADV_RANDOM);
+    *made = world->magic == 0;
     if (*made) make(world);
     *why = "its file is none of a world";
-    return world->magic == MAGIC ? world : NULL;
+    return *made || world->magic == MAGIC ? world : NULL;
 }
 
 struct fake_world *fake_world_open(const char *path, const char *plan,
@@ -365,12 +370,16 @@ struct fake_world *fake_world_open(const char *path, const char *plan,
     }
     *why = "its file cannot be opened";
     if (file < 0) return NULL;
-    (void)flock(file, LOCK_EX); /* others find it finished */
+    while (flock(file, LOCK_EX) != 0 && errno == EINTR) {}
+    /* Others find it finished. */
     world = map(file, &made, why);
-    if (world != NULL && made && plan != NULL &&
-        !fake_world_plan(world, plan, fault)) {
-        *why = fault;
-        world = NULL;
+    if (world != NULL && made) {
+        if (plan == NULL || fake_world_plan(world, plan, fault)) {
+            world->magic = MAGIC;
+        } else {
+            *why = fault;
+            world = NULL;
+        }
     }
     (void)flock(file, LOCK_UN);
     (void)close(file);
@@ -417,15 +426,26 @@ void fake_world_unlock(struct fake_world *world)
     (void)pthread_mutex_unlock(&world->lock);
 }
 
+/* Whoever clears it may be killed over that: a clique that has a serial is
+ * cleared once more, and so that is what goes last. Until then it is one that
+ * is nobody's. */
 void fake_clique_clear(struct fake_clique *clique)
 {
-    memset(clique, 0, offsetof(struct fake_clique, channels));
+    FAKE_STORE(clique->serial, UINT64_MAX);
     for (uint32_t from = 0; from < FAKE_RANKS_MAX; from++) {
         for (uint32_t to = 0; to < FAKE_RANKS_MAX; to++) {
             memset(&clique->channels[from][to], 0,
                    offsetof(struct fake_channel, data));
         }
     }
+    clique->ranks = 0;
+    clique->root = 0;
+    clique->broken = false;
+    clique->complete = false;
+    clique->duplicate = false;
+    memset(clique->members, 0, sizeof clique->members);
+    FAKE_STORE(clique->key, UINT64_C(0));
+    FAKE_STORE(clique->serial, UINT64_C(0));
 }
 
 void fake_world_reset(struct fake_world *world)

@@ -303,9 +303,9 @@ static struct fake_clique *find_clique(uint64_t key, int ranks)
     clique = free_clique(world);
     if (clique == NULL) return NULL;
     if (clique->serial != 0) fake_clique_clear(clique); /* used before */
-    clique->key = key;
     clique->ranks = ranks;
     FAKE_STORE(clique->serial, ++world->cliques_made);
+    FAKE_STORE(clique->key, key); /* last: its finder may be killed here */
     return clique;
 }
 
@@ -728,6 +728,7 @@ static void stop_for_shrink(struct ncclComm *comm, const struct fake_hit *hit)
     }
     drop_works(comm);
     comm->async = ncclSuccess;
+    comm->told = false;
     comm->shrunk = true;
 }
 

@@ -29,6 +29,7 @@ static struct group groups[GROUPS_MAX];
 static uint32_t used_groups;
 static THREAD int depth;
 static THREAD struct group *group;
+static THREAD uint64_t answered; /* the loss that was this thread's answer */
 
 static const struct fake_cuda *driver;
 
@@ -160,14 +161,27 @@ static bool comm_may(struct call *call, struct ncclComm *comm, unsigned allow)
     return is_right_thread(call, comm, allow) && is_in_state(call, comm, allow);
 }
 
+/* What another thread was told of may have been told while this one was on its
+ * way here: it is this call's answer, and only the next one is misuse. */
+static bool is_context_whole(struct call *call)
+{
+    bool heard;
+    uint64_t loss = driver->lost(&heard);
+
+    if (loss == 0) return true;
+    if (heard || answered == loss) {
+        (void)refuse(call, ncclUnhandledCudaError,
+                     "called after the context was lost");
+    }
+    answered = loss;
+    call->code = ncclUnhandledCudaError;
+    return false;
+}
+
 static bool context_may(struct call *call, unsigned allow)
 {
     if ((allow & ALLOW_NO_CONTEXT) != 0) return true;
-    if (driver->lost()) {
-        (void)refuse(call, ncclUnhandledCudaError,
-                     "called after the context was lost");
-        return false;
-    }
+    if (!is_context_whole(call)) return false;
     /* NCCL has the CUDA runtime in it, and takes the device of the thread's
      * current context (cudaGetDevice in src/init.cc). */
     if (driver->device() < 0) {
@@ -480,6 +494,7 @@ static void end_job(struct ncclComm *comm)
         drop_works(comm);
         comm->state = STATE_REVOKED;
         comm->async = ncclSuccess;
+        comm->told = false;
         break;
     case JOB_FINALIZE: comm->state = STATE_FINALIZED; break;
     case JOB_NONE:
