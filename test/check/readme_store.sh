@@ -15,15 +15,19 @@ cd "$work"
 awk '$0 == "### `cleat store`" { marked = 1; next }
      marked && /^    / { inside = 1; print substr($0, 5); next }
      inside { exit }' "$root/README.md" >commands
-shared=/dev/shm/cleat-store-demo
-if [ -e "$shared" ]; then
-    echo "$shared is somebody's: not touched"
+# Everything on this machine sees a shared store's name: here it is one that
+# nobody else has, and that none who was killed can have left.
+demo=demo-test-$$
+sed "s/shared=demo\\>/shared=$demo/" commands >mine
+if ! grep -q "shared=$demo" mine; then
+    echo 'README.md has no store of the name demo under "### `cleat store`"'
     exit 1
 fi
-trap 'rm -f "$shared"' EXIT
+rm -f "/dev/shm/cleat-store-$demo"
+trap 'rm -f "/dev/shm/cleat-store-$demo"' EXIT
 if ! grep -q 'cleat store put' commands; then
     echo 'README.md has no commands under "### `cleat store`"'
     exit 1
 fi
 set -x
-. ./commands
+. ./mine

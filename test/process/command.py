@@ -139,9 +139,10 @@ class Tests:
             self.finish(job, 0, version=3)
 
     def a_quarantined_replica_takes_part_in_the_next_round(self):
-        with self.job("--step-timeout-s", str(self.scale), "--rounds", "2",
+        step = 4 * self.scale
+        with self.job("--step-timeout-s", str(step), "--rounds", "2",
                       "--replicas", "3", "--fault",
-                      f"pause:1:stop={1500 * self.scale}") as job:
+                      f"pause:1:stop={1500 * step:.0f}") as job:
             report = self.finish(job, 3, replicas=3, version=2)
         expect(len(harness.states(report, "serving")) == 3, report["replicas"])
 
@@ -262,7 +263,7 @@ class Tests:
                f"{dead}" in job.lines, job.lines)
 
     def verbose_tells_every_error_and_each_command_once(self):
-        with self.job("--replicas", "2", "--step-timeout-s", "0.5", "--fault",
+        with self.job("--replicas", "2", "--step-timeout-s", "3", "--fault",
                       "pause:1:stop") as job:
             report = self.finish(job, 3, replicas=2)
         lines = [harness.TIME.sub("", line) for line in job.lines if line]
@@ -277,7 +278,7 @@ class Tests:
     def the_commands_that_listen_prints_are_complete(self):
         with self.job("--listen", "a socket", "--replicas", "2", "--mode",
                       "in-place", "--slots", "2", "--dump", "a 'dump'",
-                      "--orphan-timeout-s", "0.75") as job:
+                      "--orphan-timeout-s", "5.75") as job:
             job.await_line("  ")
             job.await_line("cleat sync: waiting for trainer")
             shown = [line for line in job.lines if line.startswith("  ")]
@@ -381,7 +382,7 @@ class Tests:
             job.await_line("cleat sync: waiting for members")
             first = self.attach(job, 1)
             job.await_line("cleat sync: pause to replica 0")
-            self.sent_away(self.attach(job, 1, "--orphan-timeout-s", "0.3"),
+            self.sent_away(self.attach(job, 1, "--orphan-timeout-s", "5"),
                            "the job has a member 1 already")
             expect(first.poll() is None, "the first one has ended")
             job.kill(signal.SIGINT)
@@ -491,18 +492,26 @@ class Tests:
 
     def interrupted_before_commit_it_goes_back(self):
         for number in (signal.SIGINT, signal.SIGTERM):
-            with self.job("--fault", "send@2:1:slow=1000") as job:
-                job.await_line("cleat sync: send to replica 3")
+            with self.job("--fault", "send@2:1:stop", "--step-timeout-s",
+                          "100") as job:
+                held = job.await_stopped()
                 job.kill(number)
+                job.await_line("cleat sync: step finalize")
+                os.kill(held, signal.SIGCONT)
                 report = self.finish(job, 4, version=0)
                 expect(report["errors"][0]["status"] == "CANCELLED"
                        and report["errors"][0]["who"] == "caller",
                        report["errors"])
 
     def interrupted_after_commit_has_begun_it_goes_on(self):
-        with self.job("--fault", "finalize:1:slow=1000", "--rounds", "5") as job:
+        with self.job("--fault", "finalize:1:stop", "--rounds", "5",
+                      "--step-timeout-s", "100") as job:
+            held = job.await_stopped()
             job.await_line("cleat sync: finalize to replica 3")
             job.kill(signal.SIGINT)
+            await_truth(lambda: not harness.is_pending(job.process.pid,
+                                                       signal.SIGINT))
+            os.kill(held, signal.SIGCONT)
             report = self.finish(job, 0)
         expect(report["version"] == 1, "began another round:", report)
 
@@ -539,7 +548,8 @@ class Tests:
             with self.job("--replicas", "2", "--replicas-min", "1") as job:
                 job.await_line("cleat sync: resume to replica 1")
                 for pid in harness.of_command(job.mark, "engine")[:1]:
-                    os.kill(pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):  # at its end
+                        os.kill(pid, signal.SIGKILL)
                 self.agrees(job, 0, 3)
 
     def a_failed_dump_is_restart_and_nobody_serves(self):

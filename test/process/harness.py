@@ -1,5 +1,6 @@
 # Cleat: runs `cleat sync` as a user does, and looks at what is left afterwards.
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,8 @@ import uuid
 WATCHDOG_S = 120
 TIME = re.compile(r"^\[ *\d+\.\d{3}\] ")  # before a line of --verbose
 MARK = "CLEAT_TEST_MARK"
+# A name that another test may give to what it has in shared memory.
+OF_A_TEST = re.compile(r"-test[-.]")
 EXIT = {"COMMITTED": 0, "DEGRADED": 3, "ROLLED_BACK": 4, "RESTART": 5}
 
 
@@ -41,13 +44,29 @@ def marked(mark):
                     continue
             with open(f"/proc/{name}/cmdline", "rb") as file:
                 words = file.read().split(b"\0")
-            with open(f"/proc/{name}/stat") as file:
-                state = file.read().rsplit(")", 1)[1].split()[0]
+            state = state_of(name)
         except OSError:
             continue
         if state != "Z":
             found[int(name)] = [word.decode() for word in words]
     return found
+
+
+def state_of(pid):
+    """One letter, of /proc/PID/stat."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8",
+              errors="surrogateescape") as file:
+        return file.read().rsplit(")", 1)[1].split()[0]
+
+
+def is_pending(pid, number):
+    """Has that signal come, and nobody taken it?"""
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith(("ShdPnd:", "SigPnd:")) and \
+                    int(line.split()[1], 16) >> (number - 1) & 1:
+                return True
+    return False
 
 
 def of_command(mark, command):
@@ -117,6 +136,17 @@ class Job:
                 if not self.heard.wait(max(0.0, end - time.monotonic())):
                     raise Failure(f"never said {start!r}:", self.lines)
 
+    def await_stopped(self):
+        """Blocks until one of its engines is stopped, by a fault; which."""
+        end = time.monotonic() + WATCHDOG_S
+        while True:
+            for pid in of_command(self.mark, "engine"):
+                with contextlib.suppress(OSError):
+                    if state_of(pid) == "T":
+                        return pid
+            expect(time.monotonic() < end, "nobody has stopped:", self.lines)
+            time.sleep(0.02)
+
     def kill(self, number=signal.SIGKILL):
         os.kill(self.process.pid, number)
 
@@ -148,10 +178,13 @@ class Job:
         """No process, segment or file but those named."""
         left = marked(self.mark)
         expect(not left, "processes left:", left)
-        # Other tests may be running, and name what they make `…-test-…`.
-        new = {name for name in segments() - self.segments
-               if "cleat" in name and "-test-" not in name}
-        expect(not new, "segments left:", new)
+        # What others on this machine have just now is theirs, and goes; what is
+        # left stays.
+        end = time.monotonic() + WATCHDOG_S
+        while new := {name for name in segments() - self.segments
+                      if "cleat" in name and not OF_A_TEST.search(name)}:
+            expect(time.monotonic() < end, "segments left:", new)
+            time.sleep(0.1)
         here = set(os.listdir(self.folder))
         expect(here == set(files), "files left:", here, "expected:", set(files))
 

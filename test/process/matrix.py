@@ -30,6 +30,9 @@ from harness import Failure, expect
 KINDS = ("kill", "stop", "stop=300", "error", "permanent", "lost-answer")
 OTHER_KINDS = ("slow=300", "late", "duplicate", "corrupt")
 VICTIM = 1  # of replicas 0, 1, 2
+# Kinds that no step's deadline has to end: an answer comes, or is seen never to
+# come. Such a cell's steps may take as long as the machine needs.
+PROMPT = ("kill", "permanent", "error", "duplicate", "slow=300", "stop=300")
 
 
 class Cell:
@@ -42,6 +45,23 @@ class Cell:
     def spec(self):
         who = "trainer" if self.who == "trainer" else str(VICTIM)
         return f"{self.step}:{who}:{self.kind}"
+
+    def fault(self, scale):
+        """What the command is given: LONG is 1.5 times what a step takes."""
+        if self.kind not in rules.LONG:
+            return self.spec()
+        name = self.kind.partition("=")[0]
+        return self.spec().replace(self.kind,
+                                   f"{name}={self.step_s() * scale * 1500:.0f}")
+
+    def step_s(self):
+        """How long a step of it takes at most."""
+        if self.kind in PROMPT:
+            return 20
+        return 4 if self.kind in rules.LONG else 2
+
+    def start_s(self):
+        return 6 if (self.step, self.kind) == ("start", "stop") else 60
 
     def changes_bytes(self):
         return self.kind == "corrupt" and "@" in self.step
@@ -159,11 +179,10 @@ class Runner:
                        if arguments.digest else ())
 
     def options(self, cell, transport):
-        start = 3 if cell.step == "start" else 60
-        return ("--replicas", "3", "--bucket-mib", "1",
-                "--mode", cell.mode, "--step-timeout-s", str(self.scale),
-                "--start-timeout-s", str(start * self.scale),
-                "--orphan-timeout-s", "2", "--fault", cell.spec(),
+        return ("--replicas", "3", "--bucket-mib", "1", "--mode", cell.mode,
+                "--step-timeout-s", str(cell.step_s() * self.scale),
+                "--start-timeout-s", str(cell.start_s() * self.scale),
+                "--orphan-timeout-s", "2", "--fault", cell.fault(self.scale),
                 "--transport", transport, *self.topology, *self.digest,
                 *cell.options)
 

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -283,6 +284,11 @@ class Tests:
     def seconds(self, seconds):
         return ("--timeout-s", str(seconds * self.scale))
 
+    def silence(self):
+        """Time that is to be over at the end. A sixteenth of it is left then
+        to say who was silent; and whoever is not must have answered."""
+        return ("--timeout-s", str(max(8 * self.scale, 20)))
+
     # ---- what it prints ----
 
     def openai_is_what_a_model_is_given_with_the_schema_whole(self):
@@ -465,7 +471,7 @@ class Tests:
         status, attempts, words = {**STDIO, **HTTP}[fault]
         silent = status == "PEER_SILENT" or "Late" in fault
         options = ("--attempts-max", str(max(attempts or 2, 2)),
-                   *self.seconds(8 if silent else 40))
+                   *(self.silence() if silent else self.seconds(40)))
         with self.place() as place:
             # Silence takes its time: both policies for one of each kind.
             both = not silent or fault in ("Silent", "HttpSilent")
@@ -500,10 +506,11 @@ class Tests:
 
     def a_refused_connection(self):
         with self.place() as place:
-            entry, server = place.http("Http")
-            server.listener.shutdown()
-            server.listener.server_close()
-            place.servers(one=entry)
+            # Ours, so that nobody else comes to listen there.
+            nobody = place.stack.enter_context(socket.socket())
+            nobody.bind(("127.0.0.1", 0))
+            place.servers(one={
+                "url": "http://127.0.0.1:%d/mcp" % nobody.getsockname()[1]})
             done = place.run("list", "--config", "servers.json",
                              "--attempts-max", "2", *self.seconds(20))
             expect(done.code == 6 and done.out == "" and
@@ -525,7 +532,7 @@ class Tests:
                           good=place.stdio("Good"))
             done = place.finish(place.start(
                 "list", "--config", "servers.json", "--report", "json",
-                "--attempts-max", "2", *self.seconds(8),
+                "--attempts-max", "2", *self.silence(),
                 LD_PRELOAD=self.slow_dns))
             servers, _ = done.report()
             expect(done.code == 6 and servers["good"]["status"] == "OK", done)
@@ -639,7 +646,7 @@ class Tests:
 
     def a_call_that_is_not_answered_ends_at_the_deadline(self):
         with self.place() as place:
-            done = self.call(place, "SilentInACall", *self.seconds(6))
+            done = self.call(place, "SilentInACall", *self.silence())
             expect(done.code == 7 and done.out == "" and len(done.lines) == 1
                    and "echo" in done.err and
                    "may have taken effect" in done.err, done)
@@ -647,7 +654,7 @@ class Tests:
     def a_server_that_stops_reading_holds_nobody_up(self):
         with self.place() as place:
             done = self.call(place, "StopsReading", "--args",
-                             json.dumps({"a": "x" * 100_000}), *self.seconds(6))
+                             json.dumps({"a": "x" * 100_000}), *self.silence())
             expect(done.code == 7 and done.out == "", done)
 
     def a_server_that_ends_in_a_call_has_failed_and_is_not_asked_again(self):
@@ -804,7 +811,11 @@ class Tests:
         self.interrupted(signal.SIGINT, "call", "echo", fault="SilentInACall")
 
     def interrupted_beside_a_server_that_ignores_its_end(self):
-        self.interrupted(signal.SIGTERM, "watch", fault="IgnoresSigterm")
+        with self.place() as place:
+            place.servers(one=place.stdio("IgnoresSigterm"))
+            process, line = self.watch(place)
+            expect(line() == "one: 2 tools: add echo")
+            self.end(place, process, signal.SIGTERM)
 
     def killed_its_servers_see_the_end_of_their_input(self):
         with self.place() as place:
@@ -976,8 +987,8 @@ def main():
         absent(cleat)
         return 0
     tests = Tests(cleat, arguments.scale, arguments.slow_dns)
-    helpers = ("place", "seconds", "faulty", "fault", "call", "watch", "end",
-               "set_state", "interrupted")
+    helpers = ("place", "seconds", "silence", "faulty", "fault", "call",
+               "watch", "end", "set_state", "interrupted")
     cells = [f"fault {name}" for name in (*STDIO, *HTTP)]
     cells += [name for name in vars(Tests) if not name.startswith("_")
               and name not in helpers]
