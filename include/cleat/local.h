@@ -160,6 +160,8 @@ struct cleat_local_config {
     struct cleat_local_transfer transfer;
     struct cleat_events events;
     const struct cleat_transport_sender *transport; /* as for a trainer */
+    uint64_t grace_ns; /* for engines to end by themselves, as in cleat/linux.h;
+                          then they are killed. Default 1 s */
 };
 
 size_t cleat_local_bytes(const struct cleat_local_config *config);
@@ -193,7 +195,8 @@ enum cleat_status cleat_local_stop(struct cleat_local *local);
 const struct cleat_sync *cleat_local_machine(const struct cleat_local *local);
 struct cleat_linux_workers *cleat_local_workers(struct cleat_local *local);
 
-/* Ends the engines and everything else. NULL does nothing. */
+/* Ends the engines and everything else; takes little longer than grace_ns at
+ * most. NULL does nothing. */
 void cleat_local_close(struct cleat_local *local);
 
 #ifdef __cplusplus

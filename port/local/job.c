@@ -222,8 +222,10 @@ static enum cleat_status open_ports(struct cleat_local *local,
 {
     uint32_t members = members_of(&local->config);
     struct cleat_linux_threads_config threads = threads_config(&local->config);
-    struct cleat_linux_workers_config workers = {.members = members,
-                                                 .trainers = TRAINERS};
+    struct cleat_linux_workers_config workers = {
+        .members = members,
+        .trainers = TRAINERS,
+        .grace_ns = local->config.grace_ns};
     enum cleat_status status;
 
     status = cleat_linux_mailbox_init(parts[PART_SYNC_MAILBOX].at,

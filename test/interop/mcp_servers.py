@@ -9,9 +9,9 @@ and by the official TypeScript client (mcp_official.mjs). PEER must have the
 tools that were sent, every byte of their definitions and schemas, and the
 results of calls that the official client has; for servers whose tools change
 it must be told so, and then have the new ones; a server that was killed, and
-is there again, must be asked again, whatever session it had. Servers that speak HTTP listen
-on the loopback address, at a port of the system's choosing. In the end no
-process is left.
+is there again, must be asked again, whatever session it had. Servers that speak
+HTTP listen on the loopback address, at a port of the system's choosing that is
+theirs to the end. In the end no process is left.
 """
 import json
 import os
@@ -127,6 +127,15 @@ def await_true(what, truth):
         time.sleep(0.02)
 
 
+def hold_port():
+    """A port of the loopback address that a server of ours may listen on, and
+    nobody else is given, also while the server is down."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
+
+
 class Place:
     """A folder, a mark, and the server in it, where that is not the client's to
     start."""
@@ -137,6 +146,7 @@ class Place:
         self.mark = uuid.uuid4().hex
         self.control = os.path.join(self.folder, "control")
         self.process = None
+        self.holder = hold_port() if server.http else None
         self.environment = {
             "PATH": os.environ["PATH"], MARK: self.mark,
             **{key: self.fill(value)
@@ -152,11 +162,12 @@ class Place:
     def fill(self, value):
         return json.loads(json.dumps(value).replace("FOLDER", self.folder))
 
-    def start(self, number=0):
+    def start(self):
         port = os.path.join(self.folder, "port")
         if os.path.exists(port):
             os.remove(port)
-        environment = dict(self.environment, PORT=str(number),
+        environment = dict(self.environment,
+                           PORT=str(self.holder.getsockname()[1]),
                            CLEAT_TEST_PORT=port,
                            CLEAT_TEST_CONTROL=self.control,
                            NODE_OPTIONS=LOOPBACK)
@@ -200,11 +211,12 @@ class Place:
         """As after a crash: at the same place, with nothing remembered."""
         self.kill()
         if self.process:
-            url = self.entry["url"]
-            self.start(int(url.split(":")[2].split("/")[0]))
+            expect(self.start() == self.entry, "it is elsewhere")
 
     def close(self):
         self.kill()
+        if self.holder:
+            self.holder.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self):

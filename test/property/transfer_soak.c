@@ -61,12 +61,15 @@
 #define STORE_BYTES ((size_t)96 << 20)
 #define UNTOUCHED 0xEE /* what is in a buffer before a get */
 #define SERVICES 2u
+#define BATCHES_MIN 500u /* until everything has happened to somebody */
+#define BATCHES_MIN_CANARY 20000u
 #define US CLEAT_NS_PER_US
 #define MS CLEAT_NS_PER_MS
 #define S CLEAT_NS_PER_S
 
 static uint64_t seed = 1;
-static const char *canary; /* NULL: none */
+static const char *canary;  /* NULL: none */
+static atomic_uint batches; /* that have ended */
 static atomic_bool ended;
 static atomic_uint at_rest; /* threads that will do no more, and have not gone:
                                that frees */
@@ -414,6 +417,7 @@ static void run(struct agent *agent)
     status = send(agent, &summary, &error);
     check_report(agent, status, &summary, &error);
     agent->done[DONE_BATCHES]++;
+    atomic_fetch_add_explicit(&batches, 1, memory_order_relaxed);
     agent->done[DONE_CANCELLED] += status == CLEAT_CANCELLED;
     for (uint32_t i = 0; i < agent->count; i++) {
         const struct cleat_transfer_value *value = &agent->values[i];
@@ -962,15 +966,20 @@ static void open_all(void)
     }
 }
 
+/* As long as that, and a slow machine longer. */
 static void run_agents(uint64_t until_ns)
 {
+    uint32_t batches_min = canary != NULL ? BATCHES_MIN_CANARY : BATCHES_MIN;
+
     for (uint32_t i = 0; i < THREADS; i++) {
         CHECK(pthread_create(&agents[i].thread, NULL, agent_main, &agents[i]) ==
                   0,
               "no thread");
     }
     cleat_test_forbid_malloc(true);
-    while (now() < until_ns) { (void)usleep(10000); }
+    while (now() < until_ns || atomic_load(&batches) < batches_min) {
+        (void)usleep(10000);
+    }
     atomic_store(&ended, true);
     while (atomic_load(&at_rest) < THREADS) { (void)usleep(1000); }
     cleat_test_forbid_malloc(false);

@@ -351,7 +351,10 @@ static int behave(const char *way, int argc, char **argv)
         say("{\"half", 6);
         return 0;
     }
-    if (strcmp(way, "stubborn") == 0) { (void)signal(SIGTERM, SIG_IGN); }
+    if (strcmp(way, "stubborn") == 0) {
+        (void)signal(SIGTERM, SIG_IGN);
+        if (argc > 3) { say("no\n", 3); }
+    }
     if (strcmp(way, "leaver") == 0) {
         (void)shutdown(1, SHUT_WR);
         (void)close(1);

@@ -17,7 +17,8 @@ bool mcp_child_is(int argc, char **argv);
  *   silent        reads and says nothing
  *   swallow N     says "done" once it has read N bytes; then as silent
  *   deaf          does not read
- *   stubborn      does not read, ignores SIGTERM
+ *   stubborn [X]  does not read, ignores SIGTERM; with X it says "no" once it
+ *                 does
  *   parent        starts a process that keeps its output, says its number,
  *                 exits with 5
  *   flood         4 MiB on stderr, then as echo

@@ -20,6 +20,9 @@ import struct
 import subprocess
 import sys
 import threading
+import time
+
+FIN_WAIT1 = 4  # of tcp(7): nobody has acknowledged that we have ended
 
 lock = threading.Lock()
 arrived = {}   # (port, path): how many requests
@@ -124,6 +127,14 @@ class Connection:
         self.client.close()
         gone.set()
         raise Gone
+
+    def end(self):
+        """Closes once the client's system has heard of the end."""
+        self.client.shutdown(socket.SHUT_WR)
+        while self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO,
+                                     1)[0] == FIN_WAIT1:
+            time.sleep(0.001)
+        self.close()
 
     def until_told(self):
         """Until another request asks to tell."""
@@ -453,7 +464,7 @@ def reset_in_body(c):
 def closes_later(c):
     echo(c)
     c.until_told()
-    c.close()
+    c.end()
 
 
 def first_only(c):
@@ -581,9 +592,10 @@ def main():
         listen_tls(folder)
     except FileNotFoundError:
         pass
-    closed = socket.create_server(("127.0.0.1", 0))
+    # Bound for good: nobody else can listen there.
+    closed = socket.socket()
+    closed.bind(("127.0.0.1", 0))
     ports["closed"] = closed.getsockname()[1]
-    closed.close()
     print(f"http={ports['http']} other={ports['other']} tls={ports['tls']} "
           f"ca={folder}/ca.pem wrong={folder}/wrong.pem "
           f"closed={ports['closed']}", flush=True)

@@ -336,10 +336,15 @@ static void reap(struct round *round, uint32_t who)
 static void strike(struct round *round, uint32_t victim, bool stop)
 {
     struct timespec moment = {0, (long)draw(3000000)};
+    siginfo_t info;
 
     nanosleep(&moment, NULL); /* any moment will do */
     kill(round->pids[victim], stop ? SIGSTOP : SIGKILL);
-    if (stop) { waitpid(round->pids[victim], NULL, WUNTRACED | WNOWAIT); }
+    if (stop) { /* until it stands still, or has ended before */
+        must(waitid(P_PID, (id_t)round->pids[victim], &info,
+                    WSTOPPED | WEXITED | WNOWAIT) == 0,
+             "a member cannot be stopped");
+    }
     tell_all(round, victim);
 }
 

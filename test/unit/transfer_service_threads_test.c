@@ -36,6 +36,7 @@ enum {
     KEYS = 40,
     BYTES = 256,
     ROUNDS = 400,
+    STOP_EVERY = 40, /* batches */
     SERVICE_BYTES = 1 << 19,
     STORE_BYTES = 4 << 20
 };
@@ -76,6 +77,7 @@ static struct cleat_mailbox boxes[BATCHES];
 static struct cleat_store memory;
 static struct cleat_store store;
 static struct cleat_transfer_service *service;
+static atomic_uint batches; /* that have been begun */
 static atomic_bool over;
 
 /* ---- what a thread does -------------------------------------------------- */
@@ -209,19 +211,25 @@ static void *agent_main(void *of)
     struct agent *agent = of;
 
     for (uint32_t i = 0; i < ROUNDS && agent->wrong == NULL; i++) {
+        (void)atomic_fetch_add(&batches, 1);
         one_batch(agent);
     }
     return NULL;
 }
 
+/* Now and then, as the batches count: a slow machine is stopped no more often.
+ */
 static void *stop_main(void *nothing)
 {
+    uint32_t next = STOP_EVERY;
     uint32_t calls;
     uint32_t stuck;
 
     (void)nothing;
     while (!atomic_load(&over)) {
-        (void)usleep(3000);
+        (void)usleep(300);
+        if (atomic_load(&batches) < next) { continue; }
+        next = atomic_load(&batches) + STOP_EVERY;
         cleat_transfer_service_count(service, &calls, &stuck);
         if (stuck <= calls) { cleat_transfer_stop(service); }
     }
@@ -279,6 +287,7 @@ static void many_threads_put_and_get_at_once(void **state)
 {
     pthread_t stopper;
     uint32_t ok = 0;
+    uint32_t stopped = 0;
     uint32_t calls;
     uint32_t stuck;
 
@@ -307,7 +316,9 @@ static void many_threads_put_and_get_at_once(void **state)
     for (uint32_t i = 0; i < THREADS; i++) {
         if (agents[i].wrong != NULL) { fail_msg("%s", agents[i].wrong); }
         ok += agents[i].ok;
+        stopped += agents[i].stopped;
     }
+    print_message("ok %u keys, stopped %u batches\n", ok, stopped);
     assert_true(ok > THREADS * ROUNDS);
     cleat_transfer_service_count(service, &calls, &stuck);
     assert_int_equal(calls, 0);
