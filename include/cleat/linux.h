@@ -18,6 +18,14 @@
  * frames apart, so that a frame whose digest does not match costs that frame:
  * it is dropped and counted, a command or an answer lost on the way. The end
  * of the channel is seen at once. A packet of no bytes counts as its end.
+ *
+ * A host or a worker may fork. The copy has none of our threads and must call
+ * nothing of these objects, not even to close them; and until it runs another
+ * program or ends, it holds a copy of every descriptor. What a call ends is
+ * ended there too. Not so by a death: while such a copy of a killed coordinator
+ * lives, its workers see no end of their channels (they serve no longer than
+ * their leases), and its path counts as listened at. The death of a child, or
+ * of a process that attached, is seen all the same.
  */
 #ifndef CLEAT_LINUX_H
 #define CLEAT_LINUX_H
@@ -174,16 +182,21 @@ enum cleat_status cleat_linux_workers_init(
  *    members - trainers: the most that there can be.
  *  - A full mailbox loses no loss, hello or expulsion: they are posted as soon
  *    as there is room. Of answers, the last of each member is kept likewise.
+ *    When another worker attaches in its place meanwhile, only the loss is
+ *    kept of the one before. Until that has been posted, a command to the
+ *    member is meant for the one before: CLEAT_PEER_LOST.
  *  - A member's end is told once as CLEAT_WORKER_LOST, whether its process or
  *    its channel ended first, and after what it said before. When it was being
- *    expelled, the answer to that comes first.
+ *    expelled, the answer to that comes first. Of one that attached, the
+ *    process that connected counts, where it can be known (not in a container
+ *    of its own).
  *  - An expelled child and its process group are killed; the answer comes when
  *    the child is reaped, or CLEAT_PEER_UNFENCED after reap_ns. What has left
  *    the group by itself (setsid) is not followed. A child that the system or
  *    the host reaps before us (SIGCHLD ignored, a wait for any child) counts as
  *    reaped, how it ended unknown; what it left of its group is then not
  *    killed, for the group's number may be another's. An expelled worker that
- * is not our child loses its channel at once, and the answer comes when its
+ *    is not our child loses its channel at once, and the answer comes when its
  *    last lease has run out; it holds none when it was never granted one. A
  *    lease that never ends (lease_ns CLEAT_NEVER) is CLEAT_PEER_UNFENCED.
  *  - Leases are granted by the object's own thread, always. A member that was
@@ -203,8 +216,9 @@ cleat_linux_workers_port(struct cleat_linux_workers *workers);
  *   argv   NULL-terminated, argv[0] included
  *   envp   NULL-terminated; NULL: our own environment
  * Any thread. Returns CLEAT_OK; CLEAT_INVALID; CLEAT_EXISTS when the member
- * has a worker; CLEAT_IO with errno in port_code. On error no process is
- * left. */
+ * has a worker, when the end of its last one could not be posted yet, or when
+ * it is being expelled, also where that began during the call; CLEAT_IO with
+ * errno in port_code. On error no process is left. */
 enum cleat_status cleat_linux_workers_spawn(struct cleat_linux_workers *workers,
                                             uint32_t member, const char *path,
                                             char *const argv[],
@@ -216,7 +230,7 @@ enum cleat_status cleat_linux_workers_spawn(struct cleat_linux_workers *workers,
  * this process. The descriptor is ours from here on, on success only; it must
  * not be in use elsewhere, for its connection is shut down at the end.
  * Any thread. Returns CLEAT_OK; CLEAT_INVALID, also for a descriptor that is
- * no such socket; CLEAT_EXISTS when the member has a worker; CLEAT_IO. */
+ * no such socket; CLEAT_EXISTS as for a child; CLEAT_IO. */
 enum cleat_status cleat_linux_workers_adopt(struct cleat_linux_workers *workers,
                                             uint32_t member, int fd,
                                             struct cleat_error *error);
@@ -224,12 +238,20 @@ enum cleat_status cleat_linux_workers_adopt(struct cleat_linux_workers *workers,
 /* Lets workers attach to a Unix socket at `path`; each names its member. One
  * that names a member which has a worker, or none that exists, or that has
  * another layout than the job, is sent away and told why.
+ *
+ * Who has connected may take as long as it likes to say hello: an engine says
+ * it when it has started. There is room for as many of them as there are
+ * members, and 16 at least. When it is full, who comes next waits until one of
+ * them has said hello or gone, or else until the one that came first has said
+ * nothing for 10 s: that one is put out then, and may come again.
+ *
  * A socket file that nobody listens on any more is replaced. The file gets
- * mode 0600 and is removed by cleat_linux_workers_close.
+ * mode 0600 and is removed by cleat_linux_workers_close. While it is made, a
+ * file of that name with ".cleat-lock" after it is locked.
  *   path   at most 107 bytes; copied
  * Returns CLEAT_OK; CLEAT_INVALID; CLEAT_LIMIT: path too long; CLEAT_STATE:
- * it listens already; CLEAT_EXISTS: somebody listens there, or the file is no
- * socket; CLEAT_IO with errno in port_code. */
+ * it listens already; CLEAT_EXISTS: somebody listens there, or begins to at
+ * this moment, or the file is no socket; CLEAT_IO with errno in port_code. */
 enum cleat_status
 cleat_linux_workers_listen(struct cleat_linux_workers *workers,
                            const char *path, struct cleat_error *error);

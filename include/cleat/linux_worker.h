@@ -29,7 +29,10 @@
  *  - When the channel ends: admission closes at once, the transfer is
  *    interrupted, what it left is finalized, and nothing resumes before a next
  *    coordinator says so. Without one, run ends after orphan_timeout_ns; that
- *    of a trainer ends at once.
+ *    of a trainer ends at once, unless it attaches by itself and was not given
+ *    a command yet: it then looks for a coordinator as an engine does.
+ *  - Who has a channel is no orphan, however long its start takes; the time
+ *    counts from the channel's end, and not while it waits to be let in.
  *
  *     step      needs                      does
  *     pause     –                          close, wait for leavers, host.pause
@@ -49,7 +52,8 @@
  *
  * Two threads and all descriptors are made at init, in the caller's block;
  * nothing is allocated later. No signal disposition is changed; our threads
- * have all signals blocked but those of a thread's own faults.
+ * have all signals blocked but those of a thread's own faults. A host that
+ * forks finds in cleat/linux.h what that means.
  */
 #ifndef CLEAT_LINUX_WORKER_H
 #define CLEAT_LINUX_WORKER_H
@@ -107,9 +111,12 @@ enum cleat_worker_moment {
 struct cleat_worker_host {
     void *context;
 
-    /* Bring-up: everything that must be ready before the first update. Called
-     * again after an error when the coordinator asks again; not after
-     * CLEAT_OK. A transient error means "not yet". */
+    /* Bring-up: everything that must be ready before the first update. It may
+     * take as long as the coordinator's patience lasts; what it says answers
+     * all asking in that time. Called again after an error when the coordinator
+     * asks again; not after CLEAT_OK, nor, by one coordinator, after an error
+     * of CLEAT_CLASS_PERMANENT, which is its answer from then on. A transient
+     * error means "not yet". */
     enum cleat_status (*start)(void *context);
 
     /* Admission is closed and nobody is in. */
@@ -187,7 +194,8 @@ struct cleat_worker_config {
      * Unix socket (a spawned child: CLEAT_LINUX_CHANNEL_FD), which is the
      * worker's from here on; or, when socket_path is not NULL, a path to
      * connect to, again and again while nobody listens and after a coordinator
-     * has gone, each time for orphan_timeout_ns. */
+     * has gone, each time for orphan_timeout_ns. A trainer goes to no other
+     * than the one whose first command it was given. */
     int fd;
     const char *socket_path; /* at most 107 bytes; copied */
     uint32_t member;         /* told to whom it attaches; with `fd` it is the
@@ -231,11 +239,12 @@ enum cleat_status cleat_worker_init(void *block, size_t bytes,
  * at a time.
  * Returns CLEAT_PENDING: call again; CLEAT_OK: the coordinator has ended the
  * job; CLEAT_PEER_LOST: there is no coordinator, and has not been one for
- * orphan_timeout_ns (a trainer: at once); CLEAT_CANCELLED: cleat_worker_stop
- * was called; or why the coordinator has sent it away, as
+ * orphan_timeout_ns (a trainer that was its own: at once); CLEAT_CANCELLED:
+ * cleat_worker_stop was called; or why the coordinator has sent it away, as
  * cleat_worker_sent_away has it: CLEAT_PEER_DEVIANT and CLEAT_NOT_FOUND at
- * once, CLEAT_EXISTS when orphan_timeout_ns have passed, for until then the
- * place is asked for again. Admission is closed after all but the first. */
+ * once, CLEAT_EXISTS orphan_timeout_ns after it was first told so, for until
+ * then the place is asked for again. Admission is closed after all but the
+ * first. */
 enum cleat_status cleat_worker_poll(struct cleat_worker *worker,
                                     uint64_t deadline_ns);
 

@@ -12,14 +12,13 @@
 #include "cleat/linux.h"
 #include "system.h"
 
-/* Linux 5.3 and 5.4; the C library may be older than the kernel. */
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
+/* Linux 5.1 and 5.4; the C library may be older than the kernel. */
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
 #endif
 #define WAIT_BY_PIDFD ((idtype_t)3) /* P_PIDFD */
+
+#define HELD_NS (10 * CLEAT_NS_PER_MS) /* between looks at one that is held */
 
 /* Slots must not have a number that a child knows something by. */
 #define SLOT_FD_MIN (CLEAT_LINUX_CHILD_FD_MAX + 1)
@@ -263,7 +262,7 @@ enum cleat_status cleat_linux_child_start(struct cleat_linux_child_maker *maker,
         return cleat_linux_io_error(error, code, 0, "starting a child");
     }
     /* Where nobody else reaps our children, the number is still its own. */
-    child->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    child->pidfd = cleat_linux_pidfd_open(pid);
     if (child->pidfd < 0) {
         code = errno;
         /* ESRCH: the host has reaped it, and the number may be another's. */
@@ -328,10 +327,17 @@ bool cleat_linux_child_await(struct cleat_linux_child *child,
     while (!cleat_linux_child_reap(child)) {
         uint64_t now_ns = cleat_linux_now_ns();
         struct pollfd ended = {.fd = child->pidfd, .events = POLLIN};
-        struct timespec left = cleat_linux_timespec(
-            cleat_linux_until(now_ns, deadline_ns));
         if (child->pid <= 0 || now_ns >= deadline_ns) { return false; }
-        (void)ppoll(&ended, 1, deadline_ns == CLEAT_NEVER ? NULL : &left, NULL);
+        /* Who traces it (a debugger) may hold it after its end, and gives no
+         * notice. */
+        bool held = poll(&ended, 1, 0) > 0;
+        uint64_t until_ns = held
+                                ? cleat_linux_min(deadline_ns, now_ns + HELD_NS)
+                                : deadline_ns;
+        struct timespec left = cleat_linux_timespec(
+            cleat_linux_until(now_ns, until_ns));
+        (void)ppoll(&ended, held ? 0 : 1,
+                    until_ns == CLEAT_NEVER ? NULL : &left, NULL);
     }
     return true;
 }

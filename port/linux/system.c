@@ -5,8 +5,14 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 #include "cleat/linux.h"
+
+/* Linux 5.3; the C library may be older than the kernel. */
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
 
 int cleat_linux_cond_init(pthread_cond_t *cond)
 {
@@ -49,6 +55,11 @@ int cleat_linux_thread_start(pthread_t *thread, void *(*main_of_thread)(void *),
     code = pthread_create(thread, NULL, main_of_thread, argument);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return code;
+}
+
+int cleat_linux_pidfd_open(pid_t pid)
+{
+    return (int)syscall(SYS_pidfd_open, pid, 0);
 }
 
 static const char *words_of(int code)

@@ -61,6 +61,10 @@ bool cleat_linux_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock,
 int cleat_linux_thread_start(pthread_t *thread, void *(*main_of_thread)(void *),
                              void *argument);
 
+/* A descriptor, close-on-exec, that can be read when the process has ended; -1
+ * and errno when there is none. */
+int cleat_linux_pidfd_open(pid_t pid);
+
 /* Fills *error with an errno value and what was being done; CLEAT_IO. */
 enum cleat_status cleat_linux_io_error(struct cleat_error *error, int code,
                                        uint64_t index, const char *doing);

@@ -13,11 +13,13 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "channel.h"
@@ -28,6 +30,7 @@
 #include "system.h"
 
 #define COMMANDS_MAX 32u
+#define ARRIVALS_MAX (COMMANDS_MAX + 1u) /* and one START */
 #define DELAYED_MAX 8u
 #define PACKETS_AT_ONCE 64u
 
@@ -39,8 +42,10 @@
 
 struct channel {
     int fd;            /* -1: none */
-    bool heard;        /* a command or a grant came over it */
+    bool heard;        /* a coordinator has spoken over it */
+    bool refused;      /* and its last word was that the place is taken */
     uint64_t id;       /* 1 …; 0: none */
+    uint64_t since_ns; /* when it became the present one */
     uint64_t sequence; /* of the last frame sent */
 };
 
@@ -91,12 +96,17 @@ struct cleat_worker {
     bool ended;    /* the coordinator has ended the job */
     bool unwanted; /* it has sent this worker away for good */
     bool orphaned; /* a channel has ended, and that is not dealt with yet */
-    bool obeyed;   /* there was a coordinator */
-    bool started;  /* host.start has said CLEAT_OK */
+    bool obeyed;   /* there was a coordinator: it gave a channel, or commands */
+    bool crowded;  /* somebody listens, and has no room for who knocks */
     uint32_t member;
     uint32_t layout;
     struct cleat_control_close sent_away; /* status CLEAT_OK: it is not */
     uint64_t orphan_deadline_ns;
+    uint64_t crowded_since_ns;
+
+    /* Of the host's thread alone. */
+    enum cleat_status start_status; /* of host.start; CLEAT_PENDING: not yet */
+    uint64_t start_channel;         /* over which it was answered last */
 
     struct channel current;
     struct channel offered;
@@ -122,7 +132,7 @@ struct cleat_worker {
 
     uint32_t arrivals_first;
     uint32_t arrivals_count;
-    struct arrival arrivals[COMMANDS_MAX];
+    struct arrival arrivals[ARRIVALS_MAX];
     struct delayed delayed[DELAYED_MAX];
 };
 
@@ -206,6 +216,20 @@ static void send_frame(struct channel *channel,
 {
     frame->sequence = ++channel->sequence;
     (void)cleat_channel_send(channel->fd, frame, NULL);
+}
+
+/* Half of what a channel takes is for answers, which come once: where the
+ * coordinator has not read for long, nothing is asked and told anew. */
+static bool is_half_full(const struct channel *channel)
+{
+    int bytes_unread = 0;
+    int bytes_max = 0;
+    socklen_t bytes = sizeof bytes_max;
+
+    return ioctl(channel->fd, SIOCOUTQ, &bytes_unread) == 0 &&
+           getsockopt(channel->fd, SOL_SOCKET, SO_SNDBUF, &bytes_max, &bytes) ==
+               0 &&
+           bytes_unread > bytes_max / 2;
 }
 
 static void send_ask(struct cleat_worker *worker)
@@ -335,7 +359,7 @@ static bool waits_already(const struct cleat_worker *worker,
         return false;
     }
     for (uint32_t i = 0; i < worker->arrivals_count; i++) {
-        uint32_t at = (worker->arrivals_first + i) % COMMANDS_MAX;
+        uint32_t at = (worker->arrivals_first + i) % ARRIVALS_MAX;
         const struct arrival *arrival = &worker->arrivals[at];
         if (arrival->channel_id == worker->current.id &&
             is_same_command(&arrival->packet.frame, frame)) {
@@ -345,23 +369,48 @@ static bool waits_already(const struct cleat_worker *worker,
     return false;
 }
 
-/* Keeps the packet for the host's thread. With no room it is one lost on the
- * way. */
+static struct arrival *arrival_at(struct cleat_worker *worker, uint32_t i)
+{
+    return &worker->arrivals[(worker->arrivals_first + i) % ARRIVALS_MAX];
+}
+
+/* Which of those that wait is a START; arrivals_count: none. */
+static uint32_t find_start(struct cleat_worker *worker)
+{
+    uint32_t i = 0;
+
+    while (i < worker->arrivals_count &&
+           arrival_at(worker, i)->packet.frame.kind != CLEAT_CONTROL_START) {
+        i++;
+    }
+    return i;
+}
+
+/* Keeps the packet for the host's thread. Of STARTs the newest counts, and
+ * takes the place of one that waits; so there is room for one always. A command
+ * without room is one lost on the way. */
 static void keep(struct cleat_worker *worker,
                  struct cleat_channel_packet *packet)
 {
-    if (worker->arrivals_count == COMMANDS_MAX ||
-        waits_already(worker, &packet->frame)) {
+    bool start = packet->frame.kind == CLEAT_CONTROL_START;
+    uint32_t at = find_start(worker);
+    bool one_waits = at < worker->arrivals_count;
+    uint32_t commands = worker->arrivals_count - (one_waits ? 1 : 0);
+
+    if (!start &&
+        (commands == COMMANDS_MAX || waits_already(worker, &packet->frame))) {
         cleat_channel_packet_close(packet);
         return;
     }
-    uint32_t last = (worker->arrivals_first + worker->arrivals_count) %
-                    COMMANDS_MAX;
-    worker->arrivals[last] = (struct arrival){
-        .channel_id = worker->current.id,
-        .received_ns = cleat_linux_now_ns(),
-        .packet = *packet};
-    worker->arrivals_count++;
+    if (start && one_waits) {
+        cleat_channel_packet_close(&arrival_at(worker, at)->packet);
+    } else {
+        at = worker->arrivals_count++;
+    }
+    struct arrival *kept = arrival_at(worker, at);
+    kept->channel_id = worker->current.id;
+    kept->received_ns = cleat_linux_now_ns();
+    kept->packet = *packet;
     (void)pthread_cond_broadcast(&worker->control);
 }
 
@@ -369,9 +418,25 @@ static bool take(struct cleat_worker *worker, struct arrival *arrival)
 {
     if (worker->arrivals_count == 0) { return false; }
     *arrival = worker->arrivals[worker->arrivals_first];
-    worker->arrivals_first = (worker->arrivals_first + 1) % COMMANDS_MAX;
+    worker->arrivals_first = (worker->arrivals_first + 1) % ARRIVALS_MAX;
     worker->arrivals_count--;
     return true;
+}
+
+/* A START that came while another was carried out asks the same, and that one's
+ * answer is asked for no more: this one is answered instead. */
+static void take_newer_start(struct cleat_worker *worker,
+                             struct arrival *arrival)
+{
+    uint32_t at = find_start(worker);
+
+    if (at == worker->arrivals_count) { return; }
+    cleat_channel_packet_close(&arrival->packet);
+    *arrival = *arrival_at(worker, at);
+    worker->arrivals_count--;
+    for (; at < worker->arrivals_count; at++) {
+        *arrival_at(worker, at) = *arrival_at(worker, at + 1);
+    }
 }
 
 /* A command has arrived: does it end the attempt under way? That is known
@@ -405,10 +470,29 @@ static void interrupt_if_cancelled(struct cleat_worker *worker)
     lock(worker);
 }
 
-static void install(struct cleat_worker *worker, struct channel channel)
+/* Where the queue of those who knock is full there is somebody: the time until
+ * that changes counts as little as that of a channel. */
+static void note_crowd(struct cleat_worker *worker, bool crowded,
+                       uint64_t now_ns)
+{
+    if (crowded == worker->crowded) { return; }
+    worker->crowded = crowded;
+    if (crowded) {
+        worker->crowded_since_ns = now_ns;
+        return;
+    }
+    worker->orphan_deadline_ns = cleat_time_add(
+        worker->orphan_deadline_ns, now_ns - worker->crowded_since_ns);
+    (void)pthread_cond_broadcast(&worker->control);
+}
+
+static void install(struct cleat_worker *worker, struct channel channel,
+                    uint64_t now_ns)
 {
     worker->current = channel;
-    worker->obeyed = true;
+    worker->current.since_ns = now_ns;
+    note_crowd(worker, false, now_ns);
+    if (worker->path[0] == '\0') { worker->obeyed = true; }
     worker->ask_due_ns = 0;
     worker->stats_due_ns = 0;
     update_gate(worker);
@@ -431,15 +515,37 @@ static void end_channel(struct channel *channel)
     *channel = no_channel;
 }
 
+static void wait_anew(struct cleat_worker *worker, uint64_t now_ns)
+{
+    worker->orphan_deadline_ns = cleat_time_add(now_ns,
+                                                worker->orphan_timeout_ns);
+}
+
+/* The present channel ends: how long it may take until there is a next one. It
+ * is all the time again where a coordinator was there, however long that was,
+ * as long as a start takes; where nobody spoke, it is what was left when the
+ * channel began, for it has stood in a queue; and who was sent away has what is
+ * left since it was first told so. */
+static void become_orphan(struct cleat_worker *worker, uint64_t now_ns)
+{
+    const struct channel *lost = &worker->current;
+
+    if (lost->refused) { return; }
+    if (lost->heard || worker->path[0] == '\0') {
+        wait_anew(worker, now_ns);
+        worker->sent_away.status = CLEAT_OK;
+        return;
+    }
+    worker->orphan_deadline_ns = cleat_time_add(worker->orphan_deadline_ns,
+                                                now_ns - lost->since_ns);
+}
+
 /* The present channel has ended, or is given up for the one on offer. */
 static void lose_channel(struct cleat_worker *worker)
 {
     uint64_t now_ns = cleat_linux_now_ns();
 
-    if (worker->current.heard || worker->path[0] == '\0') {
-        worker->orphan_deadline_ns = cleat_time_add(now_ns,
-                                                    worker->orphan_timeout_ns);
-    }
+    become_orphan(worker, now_ns);
     end_channel(&worker->current);
     worker->connect_due_ns = cleat_time_add(now_ns, CONNECT_NS);
     cleat_lease_drop(&worker->lease);
@@ -453,7 +559,7 @@ static void lose_channel(struct cleat_worker *worker)
     if (worker->offered.fd >= 0) {
         struct channel next = worker->offered;
         worker->offered = no_channel;
-        install(worker, next);
+        install(worker, next, now_ns);
     }
     interrupt_if_cancelled(worker);
 }
@@ -461,7 +567,9 @@ static void lose_channel(struct cleat_worker *worker)
 /* Only who takes part is given commands and leases. */
 static void note_taken(struct cleat_worker *worker)
 {
+    worker->obeyed = true;
     worker->current.heard = true;
+    worker->current.refused = false;
     worker->sent_away.status = CLEAT_OK;
 }
 
@@ -475,6 +583,9 @@ static void hear_grant(struct cleat_worker *worker,
     atomic_store(&worker->lease_end_ns, worker->lease.end_ns);
     worker->ask_ns = grant->lease_ns / 3;
     if (worker->ask_ns < ASK_LEAST_NS) { worker->ask_ns = ASK_LEAST_NS; }
+    /* When the last ask was sent this was not known yet. */
+    uint64_t due_ns = cleat_time_add(cleat_linux_now_ns(), worker->ask_ns);
+    worker->ask_due_ns = cleat_linux_min(worker->ask_due_ns, due_ns);
 }
 
 /* The job is over, or goes on without this worker. A place that is taken may
@@ -485,6 +596,10 @@ static void hear_close(struct cleat_worker *worker,
     if (close->status == CLEAT_OK) {
         worker->ended = true;
     } else {
+        if (worker->sent_away.status == CLEAT_OK) {
+            wait_anew(worker, cleat_linux_now_ns());
+        }
+        worker->current.refused = true;
         worker->sent_away = *close;
         worker->unwanted = close->status != CLEAT_EXISTS;
     }
@@ -498,7 +613,10 @@ static void hear(struct cleat_worker *worker,
                  struct cleat_channel_packet *packet)
 {
     switch (packet->frame.kind) {
-    case CLEAT_CONTROL_START: keep(worker, packet); return;
+    case CLEAT_CONTROL_START:
+        worker->current.heard = true;
+        keep(worker, packet);
+        return;
     case CLEAT_CONTROL_COMMAND:
         note_taken(worker);
         note_command(worker, &packet->frame);
@@ -649,7 +767,8 @@ static void read_offered(struct cleat_worker *worker)
 /* ---- the io thread
  * ------------------------------------------------------------ */
 
-/* A trainer ends with its coordinator, and looks for no other. */
+/* A trainer that was given commands ends with its coordinator, and looks for no
+ * other. */
 static bool wants_to_connect(const struct cleat_worker *worker)
 {
     return worker->path[0] != '\0' && !(worker->trainer && worker->obeyed);
@@ -663,7 +782,8 @@ static void connect_again(struct cleat_worker *worker, uint64_t now_ns)
     }
     worker->connect_due_ns = cleat_time_add(now_ns, CONNECT_NS);
     int fd = cleat_channel_connect(worker->path);
-    if (fd >= 0) { install(worker, new_channel(worker, fd)); }
+    note_crowd(worker, fd < 0 && errno == EAGAIN, now_ns);
+    if (fd >= 0) { install(worker, new_channel(worker, fd), now_ns); }
 }
 
 /* Does what is due now; when something is due next. */
@@ -680,11 +800,11 @@ static uint64_t do_due(struct cleat_worker *worker)
     }
     if (worker->trainer) { return due_ns; }
     if (worker->ask_due_ns <= now_ns) {
-        send_ask(worker);
+        if (!is_half_full(&worker->current)) { send_ask(worker); }
         worker->ask_due_ns = cleat_time_add(now_ns, worker->ask_ns);
     }
     if (worker->stats_due_ns <= now_ns) {
-        send_stats(worker);
+        if (!is_half_full(&worker->current)) { send_stats(worker); }
         worker->stats_due_ns = cleat_time_add(now_ns, worker->stats_ns);
     }
     due_ns = cleat_linux_min(due_ns, worker->ask_due_ns);
@@ -1042,6 +1162,30 @@ static void handle_command(struct cleat_worker *worker, struct arrival *arrival)
     if (command.step == CLEAT_SYNC_RESUME) { ask_now(worker); }
 }
 
+static void note_member(struct cleat_worker *worker,
+                        const struct cleat_control_frame *start)
+{
+    if (start->body.start.member != CLEAT_SYNC_NOBODY) {
+        worker->member = start->body.start.member;
+    }
+}
+
+/* A START over this channel wants to know: is the host ready? It is asked again
+ * but where it is, or has said to this coordinator that it will never be. */
+static enum cleat_status start_host(struct cleat_worker *worker, uint64_t id)
+{
+    enum cleat_status last = worker->start_status;
+    bool for_good = cleat_status_class(last) == CLEAT_CLASS_PERMANENT;
+
+    if (last == CLEAT_OK || (for_good && worker->start_channel == id)) {
+        return last;
+    }
+    worker->start_status = worker->host.start == NULL
+                               ? CLEAT_OK
+                               : worker->host.start(worker->host.context);
+    return worker->start_status;
+}
+
 static void handle_start(struct cleat_worker *worker, struct arrival *arrival)
 {
     const struct cleat_control_frame *start = &arrival->packet.frame;
@@ -1050,20 +1194,20 @@ static void handle_start(struct cleat_worker *worker, struct arrival *arrival)
         .step = CLEAT_SYNC_START, .term = start->term, .epoch = start->epoch};
 
     lock(worker);
-    if (start->body.start.member != CLEAT_SYNC_NOBODY) {
-        worker->member = start->body.start.member;
-    }
+    note_member(worker, start);
     command.member = worker->member;
     unlock(worker);
-    enum cleat_status status =
+    enum cleat_status refused =
         intercept(worker, CLEAT_WORKER_BEFORE, &command, CLEAT_OK).refuse;
-    if (status == CLEAT_OK && !worker->started && worker->host.start != NULL) {
-        status = worker->host.start(worker->host.context);
-        worker->started = status == CLEAT_OK;
-    }
+    enum cleat_status status = refused == CLEAT_OK
+                                   ? start_host(worker, arrival->channel_id)
+                                   : refused;
     struct cleat_worker_fault fault = intercept(worker, CLEAT_WORKER_AFTER,
                                                 &command, status);
     lock(worker);
+    take_newer_start(worker, arrival);
+    note_member(worker, start);
+    if (refused == CLEAT_OK) { worker->start_channel = arrival->channel_id; }
     fill_hello(worker, start, status, &frame);
     reply(worker, arrival->channel_id, &frame, NULL, &fault);
     unlock(worker);
@@ -1092,10 +1236,7 @@ static void settle(struct cleat_worker *worker)
             cleat_channel_packet_close(&arrival.packet);
             continue;
         }
-        uint32_t last = (worker->arrivals_first + worker->arrivals_count) %
-                        COMMANDS_MAX;
-        worker->arrivals[last] = arrival;
-        worker->arrivals_count++;
+        *arrival_at(worker, worker->arrivals_count++) = arrival;
     }
     (void)end_attempt(worker);
 }
@@ -1109,7 +1250,7 @@ static enum cleat_status how_it_stands(const struct cleat_worker *worker,
     if (worker->stopped || worker->closing) { return CLEAT_CANCELLED; }
     if (worker->ended) { return CLEAT_OK; }
     if (worker->unwanted) { return worker->sent_away.status; }
-    if (worker->current.fd >= 0) { return CLEAT_PENDING; }
+    if (worker->current.fd >= 0 || worker->crowded) { return CLEAT_PENDING; }
     bool at_once = worker->trainer && worker->obeyed;
     if (at_once || cleat_linux_now_ns() >= worker->orphan_deadline_ns) {
         return worker->sent_away.status != CLEAT_OK ? worker->sent_away.status
@@ -1233,7 +1374,7 @@ enum cleat_status cleat_worker_attach(struct cleat_worker *worker, int fd)
     } else if (!cleat_channel_take(fd)) {
         status = CLEAT_INVALID;
     } else if (worker->current.fd < 0) {
-        install(worker, new_channel(worker, fd));
+        install(worker, new_channel(worker, fd), cleat_linux_now_ns());
     } else {
         worker->offered = new_channel(worker, fd);
     }
@@ -1357,8 +1498,8 @@ static void fill(struct cleat_worker *worker,
     worker->member = config->member;
     worker->layout = config->layout;
     worker->ask_ns = ASK_FIRST_NS;
-    worker->orphan_deadline_ns = cleat_time_add(cleat_linux_now_ns(),
-                                                worker->orphan_timeout_ns);
+    worker->start_status = CLEAT_PENDING;
+    wait_anew(worker, cleat_linux_now_ns());
     worker->rules.trainer = worker->trainer;
     worker->rules.holding = config->torn ? CLEAT_SYNC_TORN : CLEAT_SYNC_WHOLE;
     worker->rules.version = config->version;
@@ -1442,7 +1583,7 @@ enum cleat_status cleat_worker_init(void *block, size_t bytes,
     } else if (!cleat_channel_take(config->fd)) {
         code = errno;
     } else {
-        install(worker, new_channel(worker, config->fd));
+        install(worker, new_channel(worker, config->fd), cleat_linux_now_ns());
     }
     if (code == 0) { code = start_threads(worker); }
     if (code != 0) {

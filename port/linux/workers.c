@@ -7,11 +7,14 @@
 #define _GNU_SOURCE
 #include "cleat/linux.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -24,19 +27,23 @@
 #define FIXED_BYTES 16384u
 #define MEMBER_BYTES 1024u
 
-#define GUESTS_MAX 16u
+#define GUESTS_LEAST 16u /* places for guests; as many as members, if more */
+#define ACCEPTS_AT_ONCE 16u
 #define EVENTS_MAX 64
 #define PACKETS_AT_ONCE 64u
 #define LAST_WORDS_MAX 4096u /* read of a child that has ended */
 #define LISTEN_BACKLOG 64
+#define LOCK_SUFFIX ".cleat-lock"
 
 #define LEASE_NS (3 * CLEAT_NS_PER_S)
 #define DRIFT_PART 20u
 #define GRACE_NS CLEAT_NS_PER_S
 #define REAP_NS (5 * CLEAT_NS_PER_S)
-#define GUEST_NS (10 * CLEAT_NS_PER_S) /* how long it may say nothing */
-#define LOOK_NS CLEAT_NS_PER_MS /* between looks at what gives no notice */
+#define GUEST_NS (10 * CLEAT_NS_PER_S) /* before another may have its place */
+#define LOOK_NS (10 * CLEAT_NS_PER_MS) /* between looks: it gives no notice */
 #define LISTEN_AGAIN_NS (100 * CLEAT_NS_PER_MS) /* without descriptors */
+
+#define SEAT_TAKEN (-1) /* beside 0 and errno */
 
 /* What an event of epoll is about: the upper half of its data. */
 enum source {
@@ -44,7 +51,8 @@ enum source {
     SOURCE_LISTEN,
     SOURCE_GUEST,
     SOURCE_CHANNEL,
-    SOURCE_CHILD
+    SOURCE_CHILD,
+    SOURCE_PROCESS
 };
 
 /* Who was not taken as a member, last. */
@@ -59,6 +67,8 @@ struct member {
     struct sent_away sent_away;     /* likewise */
     struct cleat_linux_child child; /* pid 0: not a child */
     int fd;                         /* its channel; -1: none */
+    int process_fd;                 /* of one that came by itself; -1: none */
+    bool look_again;                /* the child ended, and is held by others */
     bool reserved;                  /* a spawn is under way */
     bool came_by_itself;            /* over the socket that we listen on */
     bool used;                      /* it has or had a worker */
@@ -76,6 +86,7 @@ struct member {
     struct cleat_worker_hello hello;
 
     /* Messages to be posted, in this order. */
+    bool post_end; /* LOST of the worker before this one */
     bool post_hello;
     bool post_answer;
     bool post_expelled;
@@ -101,7 +112,6 @@ struct member {
     uint64_t frames_unsent;
     uint64_t answers_dropped;
 };
-_Static_assert(sizeof(struct member) <= MEMBER_BYTES, "member");
 
 /* Somebody who has connected and not yet said who it is. */
 struct guest {
@@ -109,6 +119,9 @@ struct guest {
     uint64_t since_ns;
     uint64_t sequence;
 };
+_Static_assert(sizeof(struct member) + GUESTS_LEAST * sizeof(struct guest) <=
+                   MEMBER_BYTES,
+               "a member, and guests beside one");
 
 /* What member 0 said to prepare. */
 struct kept_ticket {
@@ -135,6 +148,7 @@ struct cleat_linux_workers {
     int wake_fd;
     int listen_fd;
     uint64_t listen_again_ns; /* not 0: it is not watched until then */
+    bool full;                /* and that for want of places for guests */
     char path[CLEAT_CHANNEL_PATH_MAX + 1];
     dev_t path_device; /* of the socket file, so as to remove no other */
     ino_t path_inode;
@@ -142,8 +156,9 @@ struct cleat_linux_workers {
     struct cleat_linux_child_maker *maker;
     _Alignas(64) unsigned char maker_block[CLEAT_LINUX_CHILD_MAKER_BYTES];
     struct kept_ticket ticket;
-    struct guest guests[GUESTS_MAX];
     struct member *members;
+    struct guest *guests; /* guests_max of them */
+    uint32_t guests_max;
 };
 _Static_assert(sizeof(struct cleat_linux_workers) <= FIXED_BYTES, "fixed part");
 _Static_assert(sizeof(struct cleat_worker_answer) <= CLEAT_MESSAGE_BYTES,
@@ -189,12 +204,18 @@ static bool is_child(const struct member *member)
     return member->child.pid > 0;
 }
 
-/* It has a worker, or the end of its last one is not all told. */
+/* Its expulsion is not answered yet. It is asked for once, so that whoever
+ * sat down now would take the answer away. */
+static bool is_being_expelled(const struct member *member)
+{
+    return member->expelling || member->post_expelled;
+}
+
+/* It has a worker, or is not rid of its last one. */
 static bool is_taken(const struct member *member)
 {
-    return member->reserved || member->fd >= 0 || member->expelling ||
-           member->post_hello || member->post_answer || member->post_expelled ||
-           member->post_lost || (is_child(member) && !member->child.reaped);
+    return member->reserved || member->fd >= 0 || is_being_expelled(member) ||
+           (is_child(member) && !member->child.reaped);
 }
 
 static int watch(struct cleat_linux_workers *workers, int operation, int fd,
@@ -350,6 +371,8 @@ static void close_channel(const struct cleat_linux_workers *workers,
                           struct member *member)
 {
     end_channel(workers, &member->fd);
+    if (member->process_fd >= 0) { unwatch(workers, member->process_fd); }
+    cleat_linux_close(&member->process_fd);
     member->ready = false;
 }
 
@@ -400,7 +423,10 @@ static enum cleat_status send_command(struct cleat_worker_context *context,
     } else {
         note_command(workers, member, command);
         fill_command(workers, command, &frame);
-        status = send_frame(member, &frame, workers->ticket.fds);
+        /* Who has not been told of its end means the worker before. */
+        status = member->post_end
+                     ? CLEAT_PEER_LOST
+                     : send_frame(member, &frame, workers->ticket.fds);
     }
     unlock(workers);
     if (command->step == CLEAT_SYNC_EXPEL) { poke(workers); }
@@ -660,11 +686,31 @@ static void look_at_child(struct cleat_linux_workers *workers,
 {
     if (!is_child(member) || member->child.reaped) { return; }
     unwatch(workers, member->child.pidfd);
-    if (!cleat_linux_child_reap(&member->child)) {
-        (void)watch(workers, EPOLL_CTL_ADD, member->child.pidfd, SOURCE_CHILD,
-                    index_of(workers, member));
-        return;
-    }
+    /* Who traces it (a debugger) may hold it, and its descriptor says all the
+     * time that it has ended. */
+    member->look_again = !cleat_linux_child_reap(&member->child);
+    if (member->look_again) { return; }
+    read_channel(workers, member, LAST_WORDS_MAX);
+    note_lost(workers, member);
+}
+
+/* When to look again. */
+static uint64_t look_at_held(struct cleat_linux_workers *workers,
+                             struct member *member, uint64_t now_ns)
+{
+    if (member->look_again) { look_at_child(workers, member); }
+    return member->look_again ? cleat_time_add(now_ns, LOOK_NS) : CLEAT_NEVER;
+}
+
+/* The process that came by itself may have ended, while one that it has forked
+ * holds the channel. */
+static void look_at_process(struct cleat_linux_workers *workers,
+                            struct member *member)
+{
+    struct pollfd ended = {.fd = member->process_fd, .events = POLLIN};
+
+    /* What was reported may be the end of the one before. */
+    if (member->process_fd < 0 || poll(&ended, 1, 0) != 1) { return; }
     read_channel(workers, member, LAST_WORDS_MAX);
     note_lost(workers, member);
 }
@@ -730,6 +776,10 @@ static bool post_all(const struct cleat_linux_workers *workers, uint32_t index)
 {
     struct member *member = &workers->members[index];
 
+    if (member->post_end) {
+        if (!post(workers, CLEAT_WORKER_LOST, index, NULL, 0)) { return false; }
+        member->post_end = false;
+    }
     if (member->post_hello) {
         if (!post(workers, CLEAT_WORKER_HELLO, index, &member->hello,
                   sizeof member->hello)) {
@@ -762,6 +812,7 @@ static void install(struct cleat_linux_workers *workers, struct member *member,
     struct cleat_lease_book lease = member->lease;
     struct sent_away sent_away = member->sent_away;
     bool late = member->commanded;
+    bool end = member->post_end || member->post_lost;
     uint64_t incarnation = member->incarnation + 1;
 
     memset(member, 0, sizeof *member);
@@ -773,7 +824,11 @@ static void install(struct cleat_linux_workers *workers, struct member *member,
     member->lease.revoked = late;
     member->sent_away = sent_away;
     member->commanded = late;
+    /* Of what the mailbox has no room for, the last one's end stays to be told,
+     * and nothing that it said. */
+    member->post_end = end;
     member->incarnation = incarnation;
+    member->process_fd = -1;
     member->child.pidfd = -1;
     member->child.exit_code = -1;
     member->fd = fd;
@@ -788,29 +843,39 @@ static void send_away(const struct cleat_linux_workers *workers,
     end_channel(workers, &guest->fd);
 }
 
-static void welcome(struct cleat_linux_workers *workers, int fd,
-                    uint64_t now_ns)
+/* A place that is free, or that of the guest which has said nothing for
+ * longest, if that is long enough. NULL: none, and when there will be one. */
+static struct guest *find_place(struct cleat_linux_workers *workers,
+                                uint64_t now_ns, uint64_t *due_ns)
+{
+    struct guest *oldest = &workers->guests[0];
+
+    for (uint32_t i = 0; i < workers->guests_max; i++) {
+        struct guest *guest = &workers->guests[i];
+        if (guest->fd < 0) { return guest; }
+        if (guest->since_ns < oldest->since_ns) { oldest = guest; }
+    }
+    *due_ns = cleat_time_add(oldest->since_ns, GUEST_NS);
+    return now_ns >= *due_ns ? oldest : NULL;
+}
+
+static void read_guest(struct cleat_linux_workers *workers,
+                       struct guest *guest);
+
+static void welcome(struct cleat_linux_workers *workers, struct guest *guest,
+                    int fd, uint64_t now_ns)
 {
     struct cleat_control_frame frame;
-    uint32_t oldest = 0;
+    uint32_t place = (uint32_t)(guest - workers->guests);
 
-    for (uint32_t i = 0; i < GUESTS_MAX; i++) {
-        if (workers->guests[i].fd < 0) {
-            oldest = i;
-            break;
-        }
-        if (workers->guests[i].since_ns < workers->guests[oldest].since_ns) {
-            oldest = i;
-        }
-    }
-    struct guest *guest = &workers->guests[oldest];
+    read_guest(workers, guest); /* it may have said who it is just now */
     send_away(workers, guest);
     *guest = (struct guest){.fd = fd, .since_ns = now_ns, .sequence = 1};
     memset(&frame, 0, sizeof frame);
     frame.kind = CLEAT_CONTROL_START;
     frame.sequence = 1;
     frame.body.start.member = CLEAT_SYNC_NOBODY;
-    if (watch(workers, EPOLL_CTL_ADD, fd, SOURCE_GUEST, oldest) != 0 ||
+    if (watch(workers, EPOLL_CTL_ADD, fd, SOURCE_GUEST, place) != 0 ||
         cleat_channel_send(fd, &frame, NULL) != CLEAT_OK) {
         send_away(workers, guest);
     }
@@ -819,18 +884,24 @@ static void welcome(struct cleat_linux_workers *workers, int fd,
 /* Who knocks cannot be let in, and would be reported again at once, for ever.
  */
 static void pause_listening(struct cleat_linux_workers *workers,
-                            uint64_t now_ns)
+                            uint64_t until_ns, bool full)
 {
     unwatch(workers, workers->listen_fd);
-    workers->listen_again_ns = cleat_time_add(now_ns, LISTEN_AGAIN_NS);
+    workers->listen_again_ns = until_ns;
+    workers->full = full;
 }
 
 /* When to look again. */
 static uint64_t look_at_listener(struct cleat_linux_workers *workers,
                                  uint64_t now_ns)
 {
-    if (workers->listen_again_ns == 0) { return CLEAT_NEVER; }
-    if (now_ns < workers->listen_again_ns) { return workers->listen_again_ns; }
+    uint64_t due_ns = workers->listen_again_ns;
+
+    if (due_ns == 0) { return CLEAT_NEVER; }
+    bool again = workers->full ? find_place(workers, now_ns, &due_ns) != NULL
+                               : now_ns >= due_ns;
+    if (!again) { return due_ns; }
+    workers->full = false;
     if (watch(workers, EPOLL_CTL_ADD, workers->listen_fd, SOURCE_LISTEN, 0) !=
         0) {
         workers->listen_again_ns = cleat_time_add(now_ns, LISTEN_AGAIN_NS);
@@ -840,19 +911,27 @@ static uint64_t look_at_listener(struct cleat_linux_workers *workers,
     return CLEAT_NEVER;
 }
 
+/* A guest is put out only for somebody who is there. */
 static void accept_guests(struct cleat_linux_workers *workers, uint64_t now_ns)
 {
-    for (uint32_t i = 0; i < GUESTS_MAX && workers->listen_fd >= 0; i++) {
+    for (uint32_t i = 0; i < ACCEPTS_AT_ONCE && workers->listen_fd >= 0; i++) {
+        uint64_t due_ns = 0;
+        struct guest *place = find_place(workers, now_ns, &due_ns);
+        if (place == NULL) {
+            pause_listening(workers, due_ns, true);
+            return;
+        }
         int fd = accept4(workers->listen_fd, NULL, NULL,
                          SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
                 errno == ENOBUFS) {
-                pause_listening(workers, now_ns);
+                pause_listening(workers,
+                                cleat_time_add(now_ns, LISTEN_AGAIN_NS), false);
             }
             return;
         }
-        welcome(workers, fd, now_ns);
+        welcome(workers, place, fd, now_ns);
     }
 }
 
@@ -863,6 +942,32 @@ static enum cleat_status may_sit(const struct cleat_linux_workers *workers,
     if (hello->member >= workers->config.members) { return CLEAT_NOT_FOUND; }
     if (is_taken(&workers->members[hello->member])) { return CLEAT_EXISTS; }
     return may_be(workers, hello->member, &hello->hello);
+}
+
+/* The process at the other end of a connection that was accepted; -1: it is not
+ * to be known (it lives in a container), or is this one. */
+static int open_process(int fd)
+{
+    struct ucred peer;
+    socklen_t bytes = sizeof peer;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0 ||
+        peer.pid <= 0 || peer.pid == getpid()) {
+        return -1;
+    }
+    return cleat_linux_pidfd_open(peer.pid);
+}
+
+/* Without it, only the channel's end tells of its death. */
+static void watch_process(struct cleat_linux_workers *workers,
+                          struct member *member)
+{
+    member->process_fd = open_process(member->fd);
+    if (member->process_fd >= 0 &&
+        watch(workers, EPOLL_CTL_ADD, member->process_fd, SOURCE_PROCESS,
+              index_of(workers, member)) != 0) {
+        cleat_linux_close(&member->process_fd);
+    }
 }
 
 /* The guest has said hello: it becomes the member it names, if it may. Where it
@@ -890,11 +995,13 @@ static void seat(struct cleat_linux_workers *workers, struct guest *guest,
         return;
     }
     struct member *member = &workers->members[index];
+    (void)post_all(workers, index);
     install(workers, member, fd, guest->sequence);
     member->start_sequence = guest->sequence;
     member->start_fresh = true;
     member->came_by_itself = true;
     guest->fd = -1;
+    watch_process(workers, member);
     hear_hello(workers, member, &packet->frame.body.hello);
 }
 
@@ -919,24 +1026,6 @@ static void read_guest(struct cleat_linux_workers *workers, struct guest *guest)
     }
 }
 
-static uint64_t look_at_guests(struct cleat_linux_workers *workers,
-                               uint64_t now_ns)
-{
-    uint64_t due_ns = CLEAT_NEVER;
-
-    for (uint32_t i = 0; i < GUESTS_MAX; i++) {
-        struct guest *guest = &workers->guests[i];
-        if (guest->fd < 0) { continue; }
-        uint64_t until_ns = cleat_time_add(guest->since_ns, GUEST_NS);
-        if (now_ns >= until_ns) {
-            send_away(workers, guest);
-        } else {
-            due_ns = cleat_linux_min(due_ns, until_ns);
-        }
-    }
-    return due_ns;
-}
-
 static void handle_event(struct cleat_linux_workers *workers, uint64_t data,
                          uint64_t now_ns)
 {
@@ -955,6 +1044,9 @@ static void handle_event(struct cleat_linux_workers *workers, uint64_t data,
         read_channel(workers, &workers->members[index], PACKETS_AT_ONCE);
         break;
     case SOURCE_CHILD: look_at_child(workers, &workers->members[index]); break;
+    case SOURCE_PROCESS:
+        look_at_process(workers, &workers->members[index]);
+        break;
     }
 }
 
@@ -962,11 +1054,11 @@ static void handle_event(struct cleat_linux_workers *workers, uint64_t data,
 static uint64_t attend(struct cleat_linux_workers *workers)
 {
     uint64_t now_ns = cleat_linux_now_ns();
-    uint64_t due_ns = cleat_linux_min(look_at_guests(workers, now_ns),
-                                      look_at_listener(workers, now_ns));
+    uint64_t due_ns = look_at_listener(workers, now_ns);
 
     for (uint32_t i = 0; i < workers->config.members; i++) {
         struct member *member = &workers->members[i];
+        due_ns = cleat_linux_min(due_ns, look_at_held(workers, member, now_ns));
         due_ns = cleat_linux_min(due_ns, look_at_expelled(member, now_ns));
         if (!post_all(workers, i)) {
             due_ns = cleat_linux_min(due_ns, cleat_time_add(now_ns, LOOK_NS));
@@ -1014,57 +1106,53 @@ static enum cleat_status say_taken(struct cleat_error *error, uint32_t member)
                            "one is not told yet");
 }
 
+/* Who starts a worker can try again, and what the last one said is told first;
+ * one that attaches would be sent away. */
 static bool reserve(struct cleat_linux_workers *workers, struct member *member)
 {
     lock(workers);
-    bool reserved = !is_taken(member);
+    bool reserved = !is_taken(member) && !member->post_hello &&
+                    !member->post_answer && !member->post_lost;
     if (reserved) { member->reserved = true; }
     unlock(workers);
     return reserved;
 }
 
-/* Makes what was installed as if it had not been; the seat stays reserved.
- * With the lock. */
-static void give_up_seat(struct member *member)
+/* What a worker is watched by; 0 or errno, and then it is not watched. */
+static int watch_worker(struct cleat_linux_workers *workers, uint32_t index,
+                        int fd, const struct cleat_linux_child *child)
 {
-    uint64_t incarnation = member->incarnation;
-    struct cleat_lease_book lease = member->lease;
-    struct sent_away sent_away = member->sent_away;
+    int code = watch(workers, EPOLL_CTL_ADD, fd, SOURCE_CHANNEL, index);
 
-    memset(member, 0, sizeof *member);
-    member->incarnation = incarnation;
-    member->lease = lease;
-    member->sent_away = sent_away;
-    member->fd = -1;
-    member->child.pidfd = -1;
-    member->child.exit_code = -1;
-    member->reserved = true;
+    if (code == 0 && child != NULL) {
+        code = watch(workers, EPOLL_CTL_ADD, child->pidfd, SOURCE_CHILD, index);
+        if (code != 0) { unwatch(workers, fd); }
+    }
+    return code;
 }
 
-/* Fills a reserved member, or leaves it reserved; 0 or errno. The lock is held
- * throughout, so that nobody acts on what is given up. */
+/* Fills a reserved member; errno or SEAT_TAKEN when it is as before. The lock
+ * is held throughout: what is reported of who is watched is about who sits
+ * there. */
 static int take_seat(struct cleat_linux_workers *workers, struct member *member,
                      int fd, const struct cleat_linux_child *child)
 {
-    uint32_t index = index_of(workers, member);
-
     lock(workers);
-    install(workers, member, fd, 0);
-    if (child != NULL) { member->child = *child; }
-    int code = watch(workers, EPOLL_CTL_ADD, fd, SOURCE_CHANNEL, index);
-    if (code == 0 && child != NULL) {
-        code = watch(workers, EPOLL_CTL_ADD, child->pidfd, SOURCE_CHILD, index);
-    }
+    /* Since it was reserved, the last one may have been expelled. */
+    int code = is_being_expelled(member)
+                   ? SEAT_TAKEN
+                   : watch_worker(workers, index_of(workers, member), fd,
+                                  child);
     if (code == 0) {
+        install(workers, member, fd, 0);
+        if (child != NULL) { member->child = *child; }
         send_start(workers, member);
-    } else {
-        unwatch(workers, fd);
-        give_up_seat(member);
     }
     unlock(workers);
     return code;
 }
 
+/* 0, errno or SEAT_TAKEN. */
 static int start_child(struct cleat_linux_workers *workers,
                        struct member *member, const char *path,
                        char *const argv[], char *const envp[])
@@ -1122,6 +1210,7 @@ enum cleat_status cleat_linux_workers_spawn(struct cleat_linux_workers *workers,
                            envp != NULL ? envp : environ);
     if (code == 0) { return CLEAT_OK; }
     unreserve(workers, &workers->members[member]);
+    if (code == SEAT_TAKEN) { return say_taken(error, member); }
     (void)cleat_linux_path_error(error, CLEAT_IO, code, "cannot start", path);
     if (error != NULL) { error->index = member; }
     return CLEAT_IO;
@@ -1147,6 +1236,7 @@ enum cleat_status cleat_linux_workers_adopt(struct cleat_linux_workers *workers,
                    : errno;
     if (code == 0) { return CLEAT_OK; }
     unreserve(workers, &workers->members[member]);
+    if (code == SEAT_TAKEN) { return say_taken(error, member); }
     return cleat_linux_io_error(error, code, member, "watching a channel");
 }
 
@@ -1182,8 +1272,59 @@ static int bind_to(int fd, const char *path)
                : errno;
 }
 
+/* Between bind and listen a socket refuses like one that nobody listens on any
+ * more, and two may find the same stale file. So who sets one up at a path
+ * holds this lock, of a file beside it that goes with it. */
+struct path_lock {
+    int fd;
+    char file[CLEAT_CHANNEL_PATH_MAX + sizeof LOCK_SUFFIX];
+};
+
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* False: another sets one up there now. Where no such lock can be had at all,
+ * it goes on without. */
+static bool lock_path(struct path_lock *path_lock, const char *path)
+{
+    struct stat held;
+    struct stat there;
+
+    (void)snprintf(path_lock->file, sizeof path_lock->file, "%s%s", path,
+                   LOCK_SUFFIX);
+    for (;;) {
+        path_lock->fd = open(path_lock->file,
+                             O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+                             S_IRUSR | S_IWUSR);
+        if (path_lock->fd < 0) { return true; }
+        if (flock(path_lock->fd, LOCK_EX | LOCK_NB) != 0) {
+            bool other = errno == EWOULDBLOCK;
+            cleat_linux_close(&path_lock->fd);
+            return !other;
+        }
+        if (fstat(path_lock->fd, &held) == 0 &&
+            lstat(path_lock->file, &there) == 0 &&
+            is_same_file(&held, &there)) {
+            return true;
+        }
+        /* Who had it has removed it. */
+        cleat_linux_close(&path_lock->fd);
+    }
+}
+
+/* By name: a copy in a process that the host forks meanwhile holds it too. */
+static void unlock_path(struct path_lock *path_lock)
+{
+    if (path_lock->fd < 0) { return; }
+    (void)unlink(path_lock->file);
+    (void)flock(path_lock->fd, LOCK_UN);
+    cleat_linux_close(&path_lock->fd);
+}
+
 /* Binds, listens, and tells which file that made; 0 or errno. */
-static int set_up_listener(int fd, const char *path, struct stat *file)
+static int bind_and_listen(int fd, const char *path, struct stat *file)
 {
     /* The file gets the socket's mode at bind: never more, not for a moment. */
     if (fchmod(fd, S_IRUSR | S_IWUSR) != 0) { return errno; }
@@ -1196,6 +1337,16 @@ static int set_up_listener(int fd, const char *path, struct stat *file)
     if (lstat(path, file) == 0 && listen(fd, LISTEN_BACKLOG) == 0) { return 0; }
     code = errno;
     (void)unlink(path);
+    return code;
+}
+
+static int set_up_listener(int fd, const char *path, struct stat *file)
+{
+    struct path_lock path_lock;
+
+    if (!lock_path(&path_lock, path)) { return EADDRINUSE; }
+    int code = bind_and_listen(fd, path, file);
+    unlock_path(&path_lock);
     return code;
 }
 
@@ -1249,10 +1400,13 @@ cleat_linux_workers_listen(struct cleat_linux_workers *workers,
     return cleat_linux_io_error(error, code, 0, "watching a socket");
 }
 
-/* The file goes, if it is still the one that was made here. */
+/* The file goes, if it is still the one that was made here; and who waits to be
+ * let in is turned away, also where a process that the host has forked holds a
+ * copy of the socket. */
 static void end_listening(struct cleat_linux_workers *workers)
 {
     struct stat file;
+    int fd = -1;
 
     if (workers->listen_fd < 0) { return; }
     if (lstat(workers->path, &file) == 0 &&
@@ -1260,6 +1414,11 @@ static void end_listening(struct cleat_linux_workers *workers)
         file.st_ino == workers->path_inode) {
         (void)unlink(workers->path);
     }
+    (void)shutdown(workers->listen_fd, SHUT_RDWR);
+    do {
+        cleat_linux_close(&fd);
+        fd = accept4(workers->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    } while (fd >= 0);
     cleat_linux_close(&workers->listen_fd);
 }
 
@@ -1438,12 +1597,19 @@ static void fill(struct cleat_linux_workers *workers,
     if (full->reap_ns == 0) { full->reap_ns = REAP_NS; }
     workers->members = (struct member *)(void *)((unsigned char *)workers +
                                                  FIXED_BYTES);
+    workers->guests = (struct guest *)(void *)(workers->members +
+                                               full->members);
+    workers->guests_max = full->members > GUESTS_LEAST ? full->members
+                                                       : GUESTS_LEAST;
     for (uint32_t i = 0; i < full->members; i++) {
         workers->members[i].fd = -1;
+        workers->members[i].process_fd = -1;
         workers->members[i].child.pidfd = -1;
         workers->members[i].child.exit_code = -1;
     }
-    for (uint32_t i = 0; i < GUESTS_MAX; i++) { workers->guests[i].fd = -1; }
+    for (uint32_t i = 0; i < workers->guests_max; i++) {
+        workers->guests[i].fd = -1;
+    }
     for (uint32_t i = 0; i < CLEAT_TRANSPORT_TICKET_FDS; i++) {
         workers->ticket.fds[i] = -1;
     }
@@ -1574,7 +1740,7 @@ enum cleat_status cleat_linux_workers_close(struct cleat_linux_workers *workers)
     workers->open = false;
     stop_thread(workers);
     end_listening(workers);
-    for (uint32_t i = 0; i < GUESTS_MAX; i++) {
+    for (uint32_t i = 0; i < workers->guests_max; i++) {
         send_away(workers, &workers->guests[i]);
     }
     say_close(workers);

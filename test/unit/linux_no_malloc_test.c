@@ -183,6 +183,7 @@ static void a_jobs_life_takes_nothing_from_the_heap(void **state)
     workers_config.trainers = 1;
     workers_config.mailbox = mailbox;
     workers_config.grace_ns = WATCHDOG_NS;
+    workers_config.reap_ns = WATCHDOG_NS;
     unsigned long calls = cleat_test_malloc_calls();
     assert_int_equal(cleat_linux_workers_init(workers_block,
                                               sizeof workers_block,

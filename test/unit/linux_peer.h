@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@
 #include "port/linux/channel.h"
 
 #define WATCHDOG_NS (60 * CLEAT_NS_PER_S)
+#define PEER_NAME_BYTES 64u
 
 static inline uint64_t peer_now_ns(void)
 {
@@ -87,19 +89,27 @@ static inline void peer_await_threads(int wanted)
     }
 }
 
-static inline void *peer_nothing(void *argument)
+/* Leaves its name among the threads of this process. */
+static inline void *peer_tell_name(void *path)
 {
-    return argument;
+    (void)snprintf(path, PEER_NAME_BYTES, "/proc/self/task/%ld",
+                   (long)syscall(SYS_gettid));
+    return NULL;
 }
 
 /* A sanitizer starts a thread of its own beside the program's first one: this
- * makes it do so before anything is counted. */
+ * makes it do so before anything is counted, and waits until the other is not
+ * counted any more. */
 static inline void peer_warm_up(void)
 {
+    char path[PEER_NAME_BYTES] = "";
+    uint64_t watchdog_ns = peer_now_ns() + WATCHDOG_NS;
     pthread_t thread;
 
-    if (pthread_create(&thread, NULL, peer_nothing, NULL) == 0) {
-        (void)pthread_join(thread, NULL);
+    if (pthread_create(&thread, NULL, peer_tell_name, path) != 0) { return; }
+    (void)pthread_join(thread, NULL);
+    while (access(path, F_OK) == 0 && peer_now_ns() < watchdog_ns) {
+        (void)sched_yield();
     }
 }
 
@@ -129,6 +139,7 @@ static inline bool peer_next(int fd, bool wait,
 static inline struct cleat_channel_packet
 peer_expect(int fd, enum cleat_control_kind kind)
 {
+    uint64_t watchdog_ns = peer_now_ns() + WATCHDOG_NS;
     struct cleat_channel_packet packet;
     bool ended = false;
 
@@ -138,6 +149,7 @@ peer_expect(int fd, enum cleat_control_kind kind)
         }
         if (packet.frame.kind == kind) { return packet; }
         cleat_channel_packet_close(&packet);
+        if (peer_now_ns() > watchdog_ns) { fail_msg("no such frame came"); }
     }
 }
 

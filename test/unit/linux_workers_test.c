@@ -174,6 +174,7 @@ static void begin_with(struct bench *bench, uint32_t messages_max)
     bench->config.lease_ns = LEASE_NS;
     bench->config.drift_ns = DRIFT_NS;
     bench->config.grace_ns = WATCHDOG_NS;
+    bench->config.reap_ns = WATCHDOG_NS;
     for (uint32_t i = 0; i < MEMBERS; i++) { bench->raw[i] = -1; }
 }
 
@@ -1330,6 +1331,7 @@ static void a_full_mailbox_keeps_the_last_answer(void **state)
 static void test_path(char *path, size_t bytes)
 {
     (void)snprintf(path, bytes, "/tmp/cleat-workers-test-%d", (int)getpid());
+    (void)unlink(path); /* of one that was killed, and had this number */
 }
 
 /* Connects as member `member`; the end, after its hello was sent. */
