@@ -14,6 +14,10 @@
  * The block is large, for the longest message from each of many servers at
  * once, and most of it is never touched: it costs addresses, not memory.
  *
+ * A host that forks does so first, and opens this afterwards: in a child there
+ * are no threads of it, and nobody to load anything. What was open before must
+ * not be used there, nor closed.
+ *
  * What allocates is said in cleat/mcp.h; nothing else does after open.
  */
 #ifndef CLEAT_LOCAL_TOOLS_H

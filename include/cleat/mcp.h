@@ -32,10 +32,20 @@
  *
  * Watching a source keeps its session open, and opens it again 1 s to 60 s
  * after it was lost. Changes are told for the last 32 sources that were loaded
- * from or watched through a session. While anything is watched, changes of the
- * last 32 files that configs were read from are told too, with key 0, as far as
- * inotify(7) notices them: not what another machine does to a file system that
- * both share.
+ * from or watched through a session. A watched source that was not loaded from
+ * the present session (which had to give way, or was not there yet) is told
+ * once, for it may have changed unheard. While anything is watched, changes of
+ * the last 32 files that configs were read from are told too, with key 0, and
+ * what has changed before is told when it begins to be; as far as inotify(7)
+ * notices them: not what another machine does to a file system that both share.
+ *
+ * A server that hangs costs its own requests only. A file system that hangs,
+ * where a server's `cwd`, PATH or program lies, holds up all servers and close
+ * until it goes on; one where configs lie holds up configs and close.
+ *
+ * A host that forks does so before it opens a loader: in the child there are no
+ * threads of it. There start and watch return CLEAT_STATE, cancel does nothing,
+ * and close only lets go of the block.
  *
  * ${oc.env:NAME} is looked up in the environment when a config is read, on the
  * thread that reads it: while one is, the host must not change its environment.
@@ -102,8 +112,9 @@ struct cleat_mcp_config {
                                  1 MiB; 4 KiB … 1 GiB */
     size_t config_bytes_max;  /* of a config file; the definitions of all
                                  requests under way, each counted once, are at
-                                 most four times that. 0: 256 KiB; 1 KiB … 1 GiB
-                               */
+                                 most four times that; there is room for one
+                                 more for each session and each watched source.
+                                 0: 256 KiB; 1 KiB … 1 GiB */
     uint32_t pages_max;       /* of one list. 0: 64 */
     uint32_t tools_max;       /* of one list. 0: 1024 */
 
@@ -129,7 +140,7 @@ struct cleat_mcp_config {
 };
 
 /* Bytes of block; 0 when a count is out of range. Most of it is room for
- * messages, one of message_bytes_max for each request and six for each
+ * messages, one of message_bytes_max for each request and ten for each
  * session: address space, of which only what is used is ever touched. */
 size_t cleat_mcp_bytes(const struct cleat_mcp_config *config);
 
@@ -157,17 +168,18 @@ void cleat_mcp_close(struct cleat_mcp *mcp);
 
 /* The port, for cleat_tool_service_init. What it adds to cleat/loader.h:
  *  - start returns CLEAT_NO_SLOT where requests_max are under way or their
- *    definitions take all room; CLEAT_LIMIT for a definition longer than that
- *    room or a path longer than 1023 bytes; CLEAT_INVALID for no id, kind or
- *    block; CLEAT_CANCELLED after close.
+ *    definitions take all room; CLEAT_LIMIT for a definition longer than four
+ *    times config_bytes_max or a path longer than 1023 bytes; CLEAT_INVALID for
+ *    no id, kind or block; CLEAT_CANCELLED after close; CLEAT_STATE in a child
+ *    that was forked since.
  *  - A request ends with CLEAT_NO_SLOT where every session had something to do
  *    until its deadline; CLEAT_DEADLINE where a call's turn had not come by
- *    then, or a config had not been read; CLEAT_PERMANENT where a server's
- *    command is not there or may not be run; CLEAT_TRANSIENT where the server
- *    ended; CLEAT_LIMIT where a message, or the name of a server or of a class,
- *    is too long; CLEAT_UNSUPPORTED where a native tool is called; else as the
- *    server, or the config, gives cause. A failed call that a server may have
- *    got is of an ambiguous class.
+ *    then, a config had not been read, or no session had been asked for yet;
+ *    CLEAT_PERMANENT where a server's command is not there or may not be run;
+ *    CLEAT_TRANSIENT where the server ended; CLEAT_LIMIT where a message, or
+ *    the name of a server or of a class, is too long; CLEAT_UNSUPPORTED where a
+ *    native tool is called; else as the server, or the config, gives cause. A
+ *    failed call that a server may have got is of an ambiguous class.
  *  - A mailbox that is full is tried again until it has room: no message is
  *    lost.
  *  - watch returns CLEAT_NO_SLOT beyond four sources a session; a native source

@@ -22,6 +22,10 @@
  *
  * One thread, a job on ports->threads from init to close, drives the machine.
  * The service allocates nothing.
+ *
+ * It is of the process that made it. In a child that was forked since no thread
+ * drives it: none of these calls is to be made there, but what was pinned can
+ * still be read.
  */
 #ifndef CLEAT_TOOL_SERVICE_H
 #define CLEAT_TOOL_SERVICE_H

@@ -149,8 +149,7 @@ void mcp_quote_json(struct mcp_engine *e, const char *text,
 struct mcp_queued *mcp_engine_queue(struct mcp_engine *e,
                                     enum mcp_queued_what what, uint64_t number)
 {
-    bool may_be_lost = what != MCP_QUEUED_CANCEL &&
-                       what != MCP_QUEUED_CANCELLED;
+    bool may_be_lost = what != MCP_QUEUED_CANCELLED;
     size_t room = MCP_QUEUE_MAX - (may_be_lost ? MCP_QUEUE_SPARE : 0);
     struct mcp_queued *queued;
 
@@ -173,26 +172,61 @@ void mcp_engine_forget(struct mcp_engine *e)
     }
 }
 
+static void cancel(struct mcp_engine *e, uint64_t exchange)
+{
+    if (exchange != 0 && mcp_engine_is_http(e) &&
+        e->cancels_count < MCP_CANCELS_MAX) {
+        e->cancels[e->cancels_count++] = exchange;
+    }
+}
+
 void mcp_engine_cancel(struct mcp_engine *e, struct mcp_exchange *exchange)
 {
-    if (exchange->number != 0 && mcp_engine_is_http(e)) {
-        (void)mcp_engine_queue(e, MCP_QUEUED_CANCEL, exchange->number);
-    }
+    cancel(e, exchange->number);
     exchange->number = 0;
 }
 
+static struct mcp_standing *find_place(struct mcp_engine *e)
+{
+    for (size_t i = 0; i < MCP_ENGINE_STANDING_MAX; i++) {
+        if (e->standing[i].exchange == 0) { return &e->standing[i]; }
+    }
+    return NULL;
+}
+
+/* Ends the one whose answer has come, and that was to end first. False: there
+ * is none. */
+static bool make_place(struct mcp_engine *e)
+{
+    struct mcp_standing *first = NULL;
+
+    for (size_t i = 0; i < MCP_ENGINE_STANDING_MAX; i++) {
+        struct mcp_standing *standing = &e->standing[i];
+
+        if (!standing->queued &&
+            (first == NULL || standing->until_ns < first->until_ns)) {
+            first = standing;
+        }
+    }
+    if (first == NULL) { return false; }
+    cancel(e, first->exchange);
+    first->exchange = 0;
+    return true;
+}
+
+/* Over the old HTTP+SSE an answer does not come in its request's exchange. */
 void mcp_engine_stand(struct mcp_engine *e, struct mcp_exchange *exchange)
 {
-    struct mcp_standing *free = NULL;
+    struct mcp_standing *place = find_place(e);
 
-    for (size_t i = 0; i < MCP_STANDING_MAX; i++) {
-        if (e->standing[i].exchange == 0) { free = &e->standing[i]; }
-    }
-    if (exchange->is_stream && free == NULL) {
-        mcp_engine_cancel(e, exchange);
-    } else if (exchange->is_stream) {
-        free->exchange = exchange->number;
-        free->until_ns = cleat_time_add(e->now_ns, MCP_STANDING_NS);
+    if (exchange->number != 0 && (exchange->is_stream || e->old_sse)) {
+        if (place == NULL) {
+            cancel(e, exchange->number);
+        } else {
+            place->exchange = exchange->number;
+            place->until_ns = cleat_time_add(e->now_ns, MCP_STANDING_NS);
+            place->queued = false;
+        }
     }
     exchange->number = 0;
 }
@@ -201,11 +235,10 @@ void mcp_engine_stand(struct mcp_engine *e, struct mcp_exchange *exchange)
 
 static void expire_standing(struct mcp_engine *e)
 {
-    for (size_t i = 0; i < MCP_STANDING_MAX; i++) {
+    for (size_t i = 0; i < MCP_ENGINE_STANDING_MAX; i++) {
         if (e->standing[i].exchange != 0 &&
             e->standing[i].until_ns <= e->now_ns) {
-            (void)mcp_engine_queue(e, MCP_QUEUED_CANCEL,
-                                   e->standing[i].exchange);
+            cancel(e, e->standing[i].exchange);
             e->standing[i].exchange = 0;
         }
     }
@@ -265,7 +298,7 @@ uint64_t mcp_engine_deadline(const struct mcp_engine *e)
     for (size_t i = 0; i < MCP_ENGINE_OPERATIONS_MAX; i++) {
         at_ns = earlier(at_ns, work_deadline(e, &e->works[i]));
     }
-    for (size_t i = 0; i < MCP_STANDING_MAX; i++) {
+    for (size_t i = 0; i < MCP_ENGINE_STANDING_MAX; i++) {
         if (e->standing[i].exchange != 0) {
             at_ns = earlier(at_ns, e->standing[i].until_ns);
         }
@@ -394,18 +427,39 @@ static void clear(struct mcp_action *action)
     action->hint_ns = CLEAT_NONE;
 }
 
+static bool next_cancel(struct mcp_engine *e, struct mcp_action *action)
+{
+    if (e->cancels_count == 0) { return false; }
+    action->what = MCP_CANCEL;
+    action->exchange = e->cancels[0];
+    e->cancels_count--;
+    memmove(e->cancels, e->cancels + 1, e->cancels_count * sizeof *e->cancels);
+    return true;
+}
+
+/* Over HTTP each takes an exchange, which a server may leave unanswered: then
+ * the next ones wait for a place, and never take the room of requests. */
 static bool next_queued(struct mcp_engine *e, struct mcp_out *out,
                         struct mcp_action *action)
 {
     while (e->queue_count > 0) {
         struct mcp_queued *queued = &e->queue[e->queue_first];
+        struct mcp_standing *place = find_place(e);
         bool said;
 
+        if (place == NULL && mcp_engine_is_http(e)) {
+            return make_place(e) && next_cancel(e, action);
+        }
         mcp_out_begin(out, out->to, out->room);
         said = mcp_say_queued(e, queued, out, action);
         mcp_drop(e, &queued->answer);
         e->queue_first = (e->queue_first + 1) % MCP_QUEUE_MAX;
         e->queue_count--;
+        if (said && mcp_engine_is_http(e)) {
+            place->exchange = action->exchange;
+            place->until_ns = cleat_time_add(e->now_ns, e->config.request_ns);
+            place->queued = true;
+        }
         if (said) { return true; }
     }
     return false;
@@ -455,7 +509,10 @@ bool mcp_engine_next(struct mcp_engine *e, char *to, size_t out_bytes,
 
     clear(action);
     mcp_out_begin(&out, to, out_bytes);
-    if (next_queued(e, &out, action) || next_done(e, action)) { return true; }
+    if (next_cancel(e, action) || next_queued(e, &out, action) ||
+        next_done(e, action)) {
+        return true;
+    }
     mcp_out_begin(&out, to, out_bytes);
     if (e->changed) {
         e->changed = false;

@@ -166,6 +166,10 @@ struct mcp_told_it {
 /* ---- the engine --------------------------------------------------------- */
 
 #define MCP_ENGINE_OPERATIONS_MAX 64u
+/* Exchanges under way at once: one for each operation, and these: the session's
+ * own, its channel's, and some that nothing is awaited for. */
+#define MCP_ENGINE_STANDING_MAX 4u
+#define MCP_ENGINE_EXCHANGES_MORE (2u + MCP_ENGINE_STANDING_MAX)
 
 struct mcp_engine; /* engine_state.h; the caller only needs its size */
 

@@ -464,7 +464,7 @@ static void hear_end(struct mcp_engine *e, const struct mcp_told_it *told)
     struct owner owner = owner_of_exchange(e, told->exchange);
     enum cleat_status status = told->what == MCP_END ? CLEAT_OK : told->status;
 
-    for (size_t i = 0; i < MCP_STANDING_MAX; i++) {
+    for (size_t i = 0; i < MCP_ENGINE_STANDING_MAX; i++) {
         if (e->standing[i].exchange == told->exchange) {
             e->standing[i].exchange = 0;
         }

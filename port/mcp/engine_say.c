@@ -388,7 +388,6 @@ static void put_reply(struct mcp_out *out, const struct mcp_queued *queued)
         mcp_put(out, "}");
         break;
     case MCP_QUEUED_REFUSAL:
-    case MCP_QUEUED_CANCEL:
     case MCP_QUEUED_CANCELLED:
         mcp_put(out, ",\"error\":{\"code\":-32601,\"message\":"
                      "\"Method not found\"}}");
@@ -401,11 +400,6 @@ bool mcp_say_queued(struct mcp_engine *e, struct mcp_queued *queued,
 {
     struct parts parts;
 
-    if (queued->what == MCP_QUEUED_CANCEL) {
-        action->what = MCP_CANCEL;
-        action->exchange = queued->number;
-        return true;
-    }
     if (mcp_engine_is_http(e)) { put_legacy_headers(e, out); }
     end_headers(&parts, out);
     if (queued->what == MCP_QUEUED_CANCELLED) {

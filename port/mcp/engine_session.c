@@ -299,6 +299,7 @@ void mcp_session_closed(struct mcp_engine *e, enum cleat_status status,
     }
     if (!anew && phase != MCP_PHASE_CLOSING) { e->open_wanted = false; }
     mcp_engine_forget(e);
+    e->cancels_count = 0;
     memset(&e->channel, 0, sizeof e->channel);
     memset(e->standing, 0, sizeof e->standing);
     enter(e, MCP_PHASE_CLOSED, MCP_SAY_NOTHING);
@@ -334,6 +335,7 @@ void mcp_session_again(struct mcp_engine *e, uint32_t number)
     }
     e->session.number++;
     e->unheard = true;
+    mcp_engine_forget(e); /* what it has asked, and was asked, is lost too */
     mcp_channel_off(e);
     greet(e);
 }

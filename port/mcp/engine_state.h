@@ -27,8 +27,11 @@
 #define MCP_NOISE_MAX 1000u    /* messages that are none, in one session */
 #define MCP_RESUMPTIONS_MAX 2u /* GETs with Last-Event-ID, as the SDKs do */
 #define MCP_ROUNDS_MAX 16u     /* of questions in one call */
-#define MCP_STANDING_MAX 8u    /* answered streams that the server keeps open */
 #define MCP_QUEUE_MAX 256u
+/* Each exchange is cancelled once: of operations, of the session and its
+ * channel, and those that stand. */
+#define MCP_CANCELS_MAX \
+    (MCP_ENGINE_OPERATIONS_MAX + 2u + MCP_ENGINE_STANDING_MAX)
 #define MCP_QUEUE_SPARE 160u /* kept for what must not be lost */
 
 #define MCP_RETRY_NS (1u * CLEAT_NS_PER_S)    /* where a stream says none */
@@ -208,7 +211,6 @@ struct mcp_work {
 
 /* Small things to be sent that nothing is awaited for. */
 enum mcp_queued_what {
-    MCP_QUEUED_CANCEL,    /* MCP_CANCEL of an exchange */
     MCP_QUEUED_CANCELLED, /* notifications/cancelled of a request */
     MCP_QUEUED_PONG,      /* {} for the request `id` */
     MCP_QUEUED_REFUSAL,   /* -32601 for it */
@@ -223,9 +225,12 @@ struct mcp_queued {
     struct mcp_kept answer;
 };
 
+/* An exchange that nothing is awaited for: ended at `until_ns`, should the
+ * server not end it. */
 struct mcp_standing {
-    uint64_t exchange;
+    uint64_t exchange; /* 0: free */
     uint64_t until_ns;
+    bool queued; /* it carries a small thing; else its answer has come */
 };
 
 struct mcp_engine {
@@ -241,7 +246,9 @@ struct mcp_engine {
     struct mcp_session session;
     struct mcp_channel channel;
     struct mcp_work works[MCP_ENGINE_OPERATIONS_MAX];
-    struct mcp_standing standing[MCP_STANDING_MAX];
+    struct mcp_standing standing[MCP_ENGINE_STANDING_MAX];
+    uint64_t cancels[MCP_CANCELS_MAX]; /* exchanges, for MCP_CANCEL */
+    size_t cancels_count;
     struct mcp_queued queue[MCP_QUEUE_MAX];
     size_t queue_first;
     size_t queue_count;

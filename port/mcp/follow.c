@@ -29,11 +29,20 @@ static bool look(struct cleat_mcp *mcp, struct hub_watch *watch)
         watch->session_key = watch->native
                                  ? 0
                                  : mcp_server_session_key(&watch->server);
+        watch->session_made = 0;
         watch->again_ns = 0;
         watch->failures = 0;
         watch->known = true;
     }
     return true;
+}
+
+/* Its changes are told by that session from now on. */
+static void attach(struct hub_watch *watch, struct hub_session *session)
+{
+    if (watch->session_made == session->made) { return; }
+    watch->session_made = session->made;
+    hub_session_watch(session, watch->key);
 }
 
 static void begin(struct cleat_mcp *mcp, struct hub_watch *watch)
@@ -49,10 +58,10 @@ static void begin(struct cleat_mcp *mcp, struct hub_watch *watch)
         watch->again_ns = cleat_time_add(mcp->now_ns, AGAIN_NS);
         return;
     }
-    hub_session_remember(session, watch->key);
+    attach(watch, session);
     if (session->following) { return; }
     session->following = true;
-    watch->since_ns = mcp->now_ns;
+    session->following_ns = mcp->now_ns;
     mcp_engine_follow(session->engine, mcp->now_ns, true);
     hub_session_pump(mcp, session);
 }
@@ -69,10 +78,10 @@ bool hub_watches_want(const struct cleat_mcp *mcp, uint64_t session_key)
     return false;
 }
 
-bool hub_watches_any(const struct cleat_mcp *mcp)
+bool hub_watches_wanted(const struct cleat_mcp *mcp)
 {
     for (uint32_t i = 0; i < mcp->watches_count; i++) {
-        if (mcp->watches[i].known) { return true; }
+        if (mcp->watches[i].on) { return true; }
     }
     return false;
 }
@@ -95,13 +104,16 @@ static void stop(struct cleat_mcp *mcp, struct hub_watch *watch)
     hub_unlock(mcp);
 }
 
-static bool is_followed(struct cleat_mcp *mcp, const struct hub_watch *watch)
+/* The session in which it is followed; NULL: none. */
+static struct hub_session *find_followed(struct cleat_mcp *mcp,
+                                         const struct hub_watch *watch)
 {
-    const struct hub_session *session = hub_session_find(mcp,
-                                                         watch->session_key);
+    struct hub_session *session = hub_session_find(mcp, watch->session_key);
 
     return session != NULL && session->state == HUB_SESSION_KEPT &&
-           session->following;
+                   session->following
+               ? session
+               : NULL;
 }
 
 void hub_watches_move(struct cleat_mcp *mcp)
@@ -111,20 +123,23 @@ void hub_watches_move(struct cleat_mcp *mcp)
         bool wanted = look(mcp, watch);
         if (!wanted && watch->known) { stop(mcp, watch); }
         if (!wanted || watch->native) { continue; }
-        if (!is_followed(mcp, watch) && mcp->now_ns >= watch->again_ns) {
+        struct hub_session *session = find_followed(mcp, watch);
+        if (session != NULL) {
+            attach(watch, session);
+        } else if (mcp->now_ns >= watch->again_ns) {
             begin(mcp, watch);
         }
     }
 }
 
-void hub_watches_lost(struct cleat_mcp *mcp, uint64_t session_key)
+void hub_watches_lost(struct cleat_mcp *mcp, const struct hub_session *session)
 {
+    bool lasted = mcp->now_ns - session->following_ns > AGAIN_NS_MAX;
+
     for (uint32_t i = 0; i < mcp->watches_count; i++) {
         struct hub_watch *watch = &mcp->watches[i];
-        if (!watch->known || watch->session_key != session_key) { continue; }
-        if (mcp->now_ns - watch->since_ns > AGAIN_NS_MAX) {
-            watch->failures = 0;
-        }
+        if (!watch->known || watch->session_key != session->key) { continue; }
+        if (lasted) { watch->failures = 0; }
         uint64_t wait_ns = hub_min(AGAIN_NS << watch->failures, AGAIN_NS_MAX);
         if (watch->failures < FAILURES_MAX) { watch->failures++; }
         watch->again_ns = cleat_time_add(mcp->now_ns, wait_ns);

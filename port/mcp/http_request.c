@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 /* ---- origins ------------------------------------------------------------ */
 
@@ -354,6 +355,16 @@ static long milliseconds(uint64_t ns)
 
 #define SET(option, value) (curl_easy_setopt(easy, option, value) == CURLE_OK)
 
+/* libcurl's own leaves its sockets to whatever the host runs. */
+static curl_socket_t open_socket(void *context, curlsocktype purpose,
+                                 struct curl_sockaddr *address)
+{
+    (void)context;
+    (void)purpose;
+    return socket(address->family, address->socktype | SOCK_CLOEXEC,
+                  address->protocol);
+}
+
 /* The same for all requests. */
 static bool set_always(struct mcp_http_exchange *exchange)
 {
@@ -372,6 +383,7 @@ static bool set_always(struct mcp_http_exchange *exchange)
     is_set = is_set && SET(CURLOPT_SSL_VERIFYPEER, 1L);
     is_set = is_set && SET(CURLOPT_SSL_VERIFYHOST, 2L);
     is_set = is_set && SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    is_set = is_set && SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
     is_set = is_set && SET(CURLOPT_TCP_KEEPALIVE, 1L);
     is_set = is_set && SET(CURLOPT_USERAGENT, "cleat");
     if (!config->proxies) { is_set = is_set && SET(CURLOPT_NOPROXY, "*"); }

@@ -13,6 +13,7 @@
 #define CLEAT_PORT_MCP_HUB_H
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "cleat/clock.h"
 #include "rate.h"
@@ -65,6 +66,7 @@ struct hub_request {
     struct mcp_server server;
     uint64_t session_key;
     uint64_t deadline_ns;          /* of the present phase */
+    bool refused;                  /* SESSION: the last turn had none */
     uint32_t session;              /* RUNNING */
     bool overdue;                  /* taken back because its deadline came */
     struct mcp_rate_waiter waiter; /* RATE */
@@ -97,7 +99,9 @@ struct hub_session {
     bool open;        /* since MCP_OPEN, until MCP_CLOSED */
     bool open_wanted; /* MCP_OPEN waits for the last process's end */
     bool following;
-    uint32_t requests; /* under way */
+    uint64_t following_ns; /* since when */
+    uint64_t made;         /* which of all sessions it is */
+    uint32_t requests;     /* under way */
     uint64_t used;
     struct hub_source sources[HUB_SOURCES_MAX]; /* a ring */
     uint32_t sources_count;
@@ -120,8 +124,8 @@ struct hub_watch {
     bool native;
     struct mcp_server server;
     uint64_t session_key;
+    uint64_t session_made; /* the session that tells its changes; 0: none */
     uint64_t again_ns;
-    uint64_t since_ns; /* the present channel */
     uint32_t failures;
 };
 
@@ -158,7 +162,7 @@ struct hub_reader {
 
     /* Under the lock. */
     bool look;    /* something has happened in a folder */
-    bool changed; /* a file is not what it was */
+    bool changed; /* a file is not what it was, and nobody was told */
     bool gone;    /* the thread has ended, or is about to */
 };
 
@@ -171,6 +175,7 @@ struct cleat_mcp {
     char client_version[64];
     char tls_ca_file[HUB_PATH_BYTES];
     bool is_open;
+    pid_t process; /* who has opened it: what was forked since has no threads */
     pthread_t thread;
     int epoll_fd;
     int wake_fd;
@@ -190,6 +195,7 @@ struct cleat_mcp {
     uint64_t ended_ns;            /* when it no longer waits for anything */
     bool configs_changed;         /* to be posted */
     struct hub_session *sessions; /* config.sessions_max */
+    uint64_t sessions_made;
     struct hub_bucket *buckets;
     uint32_t buckets_count;
     struct mcp_http *http;
@@ -272,16 +278,23 @@ struct hub_session *hub_session_claim(struct cleat_mcp *mcp, uint64_t key,
                                       uint32_t text,
                                       const struct mcp_server *server,
                                       enum hub_claim why, uint32_t *ending);
+/* Whether a request would get one now: there is one of that server, a place is
+ * free, or one has nothing to do. */
+bool hub_session_may_be_had(struct cleat_mcp *mcp, uint64_t key);
 uint32_t hub_sessions_ending(const struct cleat_mcp *mcp);
 struct hub_session *hub_session_find(struct cleat_mcp *mcp, uint64_t key);
 /* Carries out what the engine wants. */
 void hub_session_pump(struct cleat_mcp *mcp, struct hub_session *session);
-/* A source that is loaded from it, or watched. */
+/* A source that is loaded from it. */
 void hub_session_remember(struct hub_session *session, uint64_t source);
+/* One that is watched. Where it was not loaded from this session, it may have
+ * changed while there was another one, or none: that is told. */
+void hub_session_watch(struct hub_session *session, uint64_t source);
 void hub_session_changed(struct hub_session *session);
 void hub_sessions_tick(struct cleat_mcp *mcp);
 void hub_sessions_end(struct cleat_mcp *mcp);
-/* Posts changes. Returns false where one is left to be posted. */
+/* Posts changes. Returns false where there was one: if it is left it is tried
+ * again, and if not its session can give way now. */
 bool hub_sessions_post(struct cleat_mcp *mcp);
 bool hub_sessions_are_left(const struct cleat_mcp *mcp);
 uint64_t hub_sessions_deadline(const struct cleat_mcp *mcp);
@@ -292,9 +305,11 @@ bool hub_server_name(const struct mcp_server *server, char *name,
 /* ---- follow.c ----------------------------------------------------------- */
 
 void hub_watches_move(struct cleat_mcp *mcp);
-void hub_watches_lost(struct cleat_mcp *mcp, uint64_t session_key);
+/* A session that was followed is lost. */
+void hub_watches_lost(struct cleat_mcp *mcp, const struct hub_session *session);
 bool hub_watches_want(const struct cleat_mcp *mcp, uint64_t session_key);
-bool hub_watches_any(const struct cleat_mcp *mcp);
+/* Whether a caller wants any. With the lock; any thread. */
+bool hub_watches_wanted(const struct cleat_mcp *mcp);
 uint64_t hub_watches_deadline(const struct cleat_mcp *mcp);
 
 /* ---- reader.c ----------------------------------------------------------- */

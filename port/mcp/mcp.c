@@ -24,9 +24,8 @@
 #define MESSAGE_BYTES_MAX ((size_t)1 << 30)
 #define CONFIG_BYTES_MIN ((size_t)1024)
 #define CONFIG_BYTES_MAX ((size_t)1 << 30)
-#define CHANNELS_A_SESSION 2u      /* beside its requests */
 #define SEND_SLACK ((size_t)65536) /* beside the longest message */
-#define TEXTS_CONFIGS 4u           /* that many of the longest configs */
+#define TEXTS_CONFIGS 4u /* of the longest, for all requests under way */
 #define EVENTS_MAX 64
 #define TIMEOUT_MS_MAX 60000
 #define CLIENT_NAME "cleat"
@@ -109,7 +108,7 @@ static void fill_http(const struct cleat_mcp_config *config,
     memset(http, 0, sizeof *http);
     http->sessions_max = config->sessions_max;
     http->exchanges_max = config->requests_max +
-                          CHANNELS_A_SESSION * config->sessions_max;
+                          MCP_ENGINE_EXCHANGES_MORE * config->sessions_max;
     http->message_bytes_max = config->message_bytes_max;
     http->connect_ns = config->connect_ns;
     http->tls_ca_file = config->tls_ca_file;
@@ -182,7 +181,10 @@ static void measure(const struct cleat_mcp_config *config,
     layout->buckets_count = config->requests_max + config->sessions_max;
     layout->entries_count = config->requests_max + config->sessions_max +
                             layout->watches_count;
-    layout->texts_bytes = TEXTS_CONFIGS * config->config_bytes_max;
+    /* What is kept for long is not to take the room of requests. */
+    layout->texts_bytes = (TEXTS_CONFIGS + config->sessions_max +
+                           layout->watches_count) *
+                          config->config_bytes_max;
     layout->scratch_bytes = mcp_config_scratch_bytes(config->config_bytes_max);
 
     (void)take(layout, sizeof(struct cleat_mcp));
@@ -261,10 +263,10 @@ static void take_news(struct cleat_mcp *mcp)
 {
     hub_lock(mcp);
     bool closing = mcp->closing;
-    bool changed = mcp->reader.changed;
-    mcp->reader.changed = false;
+    bool changed = mcp->reader.changed && hub_watches_wanted(mcp);
+    if (changed) { mcp->reader.changed = false; }
     hub_unlock(mcp);
-    if (changed && hub_watches_any(mcp)) { mcp->configs_changed = true; }
+    if (changed) { mcp->configs_changed = true; }
     if (closing && !mcp->ending) {
         mcp->ending = true;
         mcp->ended_ns = cleat_time_add(
@@ -416,6 +418,12 @@ check_request(const struct cleat_loader_request *request)
     return CLEAT_OK;
 }
 
+/* In a process that was forked since, nobody would ever carry it out. */
+static bool is_ours(const struct cleat_mcp *mcp)
+{
+    return getpid() == mcp->process;
+}
+
 static struct hub_request *find_free(struct cleat_mcp *mcp)
 {
     for (uint32_t i = 0; i < mcp->config.requests_max; i++) {
@@ -434,9 +442,9 @@ static enum cleat_status hand_over(struct cleat_mcp *mcp,
         return cleat_error_set(wanted->error, CLEAT_CANCELLED, 0, 0,
                                "the loader is closed");
     }
-    if (wanted->definition.bytes >= mcp->texts.bytes) {
-        return cleat_error_set(wanted->error, CLEAT_LIMIT, 0,
-                               mcp->texts.bytes - 1,
+    size_t bytes_max = TEXTS_CONFIGS * mcp->config.config_bytes_max - 1;
+    if (wanted->definition.bytes > bytes_max) {
+        return cleat_error_set(wanted->error, CLEAT_LIMIT, 0, bytes_max,
                                "the definition is longer than four times "
                                "config_bytes_max");
     }
@@ -473,6 +481,11 @@ static enum cleat_status start(struct cleat_loader_context *context,
     enum cleat_status status = check_request(request);
 
     if (status != CLEAT_OK) { return status; }
+    if (!is_ours(mcp)) {
+        return cleat_error_set(request->error, CLEAT_STATE, 0, 0,
+                               "the loader was opened before this process was "
+                               "forked");
+    }
     hub_lock(mcp);
     status = hand_over(mcp, request);
     if (status == CLEAT_OK) { hub_poke(mcp); }
@@ -484,6 +497,7 @@ static void cancel(struct cleat_loader_context *context, uint64_t id)
 {
     struct cleat_mcp *mcp = of_context(context);
 
+    if (!is_ours(mcp)) { return; }
     hub_lock(mcp);
     for (uint32_t i = 0; i < mcp->config.requests_max; i++) {
         struct hub_request *request = &mcp->requests[i];
@@ -534,6 +548,7 @@ static enum cleat_status watch(struct cleat_loader_context *context,
 {
     struct cleat_mcp *mcp = of_context(context);
 
+    if (!is_ours(mcp)) { return CLEAT_STATE; }
     hub_lock(mcp);
     enum cleat_status status = mcp->closing
                                    ? CLEAT_CANCELLED
@@ -809,6 +824,7 @@ enum cleat_status cleat_mcp_open(void *block, size_t bytes,
         close_descriptors(mcp);
         return status;
     }
+    mcp->process = getpid();
     mcp->is_open = true;
     *out = mcp;
     return CLEAT_OK;
@@ -818,10 +834,13 @@ void cleat_mcp_close(struct cleat_mcp *mcp)
 {
     if (mcp == NULL || !mcp->is_open) { return; }
     mcp->is_open = false;
+    if (!is_ours(mcp)) { return; }
     stop_threads(mcp);
     mcp_http_close(mcp->http);
     cleat_linux_child_maker_close(mcp->host.maker);
+    hub_lock(mcp); /* somebody may be waking the talking thread */
     close_descriptors(mcp);
+    hub_unlock(mcp);
     /* The lock holds nothing, and stays: who comes late is told that it is
      * closed. */
 }

@@ -90,7 +90,8 @@ static void forget_file(const struct cleat_mcp *mcp, struct hub_reader *reader,
 
 /* A config, or what one names, is going to be read: from here on its changes
  * are noticed. The watch first, then the signature, then the reading: what
- * happens in between is seen. */
+ * happens in between is seen. A file that is known keeps its signature until it
+ * is looked at: another config may have been read from it before it changed. */
 static void note_file(void *context, const char *path)
 {
     struct cleat_mcp *mcp = context;
@@ -99,18 +100,21 @@ static void note_file(void *context, const char *path)
 
     if (bytes == 0 || bytes >= HUB_PATH_BYTES) { return; }
     struct hub_file *file = find_file(reader, path);
-    if (file == NULL) {
-        file = &reader->files[reader->files_next];
-        reader->files_next = (reader->files_next + 1) % HUB_FILES_MAX;
-        forget_file(mcp, reader, file);
-        memcpy(file->path, path, bytes + 1);
+    if (file != NULL) {
+        file->folder = watch_folder(mcp, path);
+        return;
     }
+    file = &reader->files[reader->files_next];
+    reader->files_next = (reader->files_next + 1) % HUB_FILES_MAX;
+    forget_file(mcp, reader, file);
+    memcpy(file->path, path, bytes + 1);
     file->folder = watch_folder(mcp, path);
     file->signature = sign(path);
 }
 
-/* Whether a file is not what it was when it was read or last looked at. */
-static bool look_at_files(struct hub_reader *reader)
+/* Whether a file is not what it was when it was first read or last looked at.
+ */
+static bool have_changed(struct hub_reader *reader)
 {
     bool changed = false;
 
@@ -192,8 +196,9 @@ static bool do_one(struct cleat_mcp *mcp)
     } else if (reader->look) {
         reader->look = false;
         hub_unlock(mcp);
-        bool changed = look_at_files(reader);
+        bool changed = have_changed(reader);
         hub_lock(mcp);
+        /* Whoever watches, or does so next, is told. */
         if (changed) { reader->changed = true; }
     } else {
         return false;

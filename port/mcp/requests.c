@@ -34,7 +34,6 @@ static void fail_cancelled(struct hub_request *request)
 static void fail_waiting(struct cleat_mcp *mcp, struct hub_request *request)
 {
     struct cleat_error *error = request->wanted.error;
-    bool for_rate = request->phase == HUB_PHASE_RATE;
     char said[64];
 
     if (request->wanted.kind == CLEAT_LOADER_CONFIG) {
@@ -46,17 +45,24 @@ static void fail_waiting(struct cleat_mcp *mcp, struct hub_request *request)
     size_t bytes = 0;
     (void)hub_server_name(&request->server, name, &bytes);
     mcp_printable(said, sizeof said, name, bytes);
-    fail(request, for_rate ? CLEAT_DEADLINE : CLEAT_NO_SLOT, "");
-    if (for_rate) {
+    if (request->phase == HUB_PHASE_RATE) {
+        fail(request, CLEAT_DEADLINE, "");
         (void)snprintf(error->text, sizeof error->text,
                        "%s: the deadline came while the call waited for its "
                        "turn (rate_limit)",
                        said);
-    } else {
+    } else if (request->refused ||
+               !hub_session_may_be_had(mcp, request->session_key)) {
+        fail(request, CLEAT_NO_SLOT, "");
         (void)snprintf(error->text, sizeof error->text,
                        "%s: all %u sessions were busy until the deadline "
                        "(sessions_max)",
                        said, (unsigned)mcp->config.sessions_max);
+    } else {
+        fail(request, CLEAT_DEADLINE, "");
+        (void)snprintf(error->text, sizeof error->text,
+                       "%s: the deadline came before a session was asked for",
+                       said);
     }
 }
 
@@ -236,6 +242,7 @@ static void begin(struct cleat_mcp *mcp, struct hub_request *request)
     request->session_key = mcp_server_session_key(&request->server);
     request->deadline_ns = wanted->deadline_ns;
     request->phase = HUB_PHASE_SESSION;
+    request->refused = false;
     if (wanted->kind == CLEAT_LOADER_CALL) {
         if (!check_call(mcp, request)) { return; }
         if (request->server.has_rate) {
@@ -421,11 +428,13 @@ static void give_session(struct cleat_mcp *mcp, struct hub_request *request,
         HUB_CLAIM_REQUEST, ending);
     bool is_call = request->wanted.kind == CLEAT_LOADER_CALL;
 
+    request->refused = session == NULL;
     if (session == NULL) { return; }
     enum cleat_status status = is_call ? give_call(mcp, request, session)
                                        : give_list(mcp, request, session);
     if (status != CLEAT_OK) {
         /* It has as many operations as it can: a later turn. */
+        request->refused = true;
         request->deadline_ns = request->wanted.deadline_ns;
         return;
     }

@@ -21,15 +21,39 @@ bool hub_server_name(const struct mcp_server *server, char *name, size_t *bytes)
 
 /* ---- sources and changes ------------------------------------------------ */
 
-void hub_session_remember(struct hub_session *session, uint64_t source)
+static bool is_remembered(const struct hub_session *session, uint64_t source)
 {
     for (uint32_t i = 0; i < session->sources_count; i++) {
-        if (session->sources[i].key == source) { return; }
+        if (session->sources[i].key == source) { return true; }
     }
-    session->sources[session->sources_next] = (struct hub_source){source,
-                                                                  false};
-    session->sources_next = (session->sources_next + 1) % HUB_SOURCES_MAX;
+    return false;
+}
+
+/* In the place of the oldest, but for those whose changes are still to be
+ * posted. */
+static void remember(struct hub_session *session, uint64_t source, bool changed)
+{
+    uint32_t place = session->sources_next;
+
+    for (uint32_t i = 0;
+         i < HUB_SOURCES_MAX && place < session->sources_count &&
+         session->sources[place].changed;
+         i++) {
+        place = (place + 1) % HUB_SOURCES_MAX;
+    }
+    session->sources[place] = (struct hub_source){source, changed};
+    session->sources_next = (place + 1) % HUB_SOURCES_MAX;
     if (session->sources_count < HUB_SOURCES_MAX) { session->sources_count++; }
+}
+
+void hub_session_remember(struct hub_session *session, uint64_t source)
+{
+    if (!is_remembered(session, source)) { remember(session, source, false); }
+}
+
+void hub_session_watch(struct hub_session *session, uint64_t source)
+{
+    if (!is_remembered(session, source)) { remember(session, source, true); }
 }
 
 void hub_session_changed(struct hub_session *session)
@@ -41,7 +65,7 @@ void hub_session_changed(struct hub_session *session)
 
 bool hub_sessions_post(struct cleat_mcp *mcp)
 {
-    bool all = true;
+    bool none = true;
 
     for (uint32_t i = 0; i < mcp->config.sessions_max; i++) {
         struct hub_session *session = &mcp->sessions[i];
@@ -50,11 +74,11 @@ bool hub_sessions_post(struct cleat_mcp *mcp)
             if (source->changed) {
                 source->changed = !hub_post(mcp, CLEAT_LOADER_CHANGED,
                                             &source->key, sizeof source->key);
-                all = all && !source->changed;
+                none = false;
             }
         }
     }
-    return all;
+    return none;
 }
 
 /* ---- what the engine wants ---------------------------------------------- */
@@ -79,7 +103,7 @@ static void note_closed(struct cleat_mcp *mcp, struct hub_session *session)
     session->open_wanted = false;
     if (session->following) {
         session->following = false;
-        hub_watches_lost(mcp, session->key);
+        hub_watches_lost(mcp, session);
     }
 }
 
@@ -218,6 +242,7 @@ static void fill(struct cleat_mcp *mcp, struct hub_session *session,
     struct mcp_engine_config config;
 
     session->state = HUB_SESSION_KEPT;
+    session->made = ++mcp->sessions_made;
     session->key = key;
     session->text = text;
     session->server = *server;
@@ -283,6 +308,14 @@ static uint32_t rank(const struct cleat_mcp *mcp,
            (session->open ? 1u : 0u);
 }
 
+static bool has_something_to_post(const struct hub_session *session)
+{
+    for (uint32_t i = 0; i < session->sources_count; i++) {
+        if (session->sources[i].changed) { return true; }
+    }
+    return false;
+}
+
 static struct hub_session *find_one_to_end(struct cleat_mcp *mcp,
                                            uint32_t rank_max)
 {
@@ -291,7 +324,7 @@ static struct hub_session *find_one_to_end(struct cleat_mcp *mcp,
     for (uint32_t i = 0; i < mcp->config.sessions_max; i++) {
         struct hub_session *session = &mcp->sessions[i];
         if (session->state != HUB_SESSION_KEPT || session->requests > 0 ||
-            rank(mcp, session) > rank_max) {
+            has_something_to_post(session) || rank(mcp, session) > rank_max) {
             continue;
         }
         if (found == NULL || rank(mcp, session) < rank(mcp, found) ||
@@ -311,6 +344,14 @@ static struct hub_session *find_empty(struct cleat_mcp *mcp)
         }
     }
     return NULL;
+}
+
+bool hub_session_may_be_had(struct cleat_mcp *mcp, uint64_t key)
+{
+    const struct hub_session *session = hub_session_find(mcp, key);
+
+    if (session != NULL) { return session->state == HUB_SESSION_KEPT; }
+    return find_empty(mcp) != NULL || find_one_to_end(mcp, RANK_MAX) != NULL;
 }
 
 struct hub_session *hub_session_claim(struct cleat_mcp *mcp, uint64_t key,

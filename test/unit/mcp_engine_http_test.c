@@ -1046,6 +1046,18 @@ an_unknown_tool_is_an_error_in_an_answer_that_succeeded(void **state)
     END(t);
 }
 
+#define CANCELLED(id)                                              \
+    "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\"," \
+    "\"params\":{\"requestId\":" id "}}"
+
+static void expect_cancelled(struct bench *t, uint64_t request)
+{
+    char body[128];
+
+    snprintf(body, sizeof body, CANCELLED("%u"), (unsigned)request);
+    (void)expect_send(t, body);
+}
+
 static void a_request_that_is_not_wanted_any_more_is_ended(void **state)
 {
     struct bench *t = begin_modern();
@@ -1066,16 +1078,134 @@ static void a_request_that_is_not_wanted_any_more_is_ended(void **state)
 
         seen = until_legacy_list(l);
         tick(l, T0 + REQUEST_NS);
-        /* Before, a disconnect was none. */
-        seen = expect_send(l, "{\"jsonrpc\":\"2.0\",\"method\":"
-                              "\"notifications/cancelled\",\"params\":"
-                              "{\"requestId\":3}}");
-        expect_headers(seen, SESSION_HEADERS);
         assert_int_equal(expect(l, MCP_CANCEL)->action.exchange, 3);
+        /* Before, a disconnect was none. */
+        seen = expect_send(l, CANCELLED("3"));
+        expect_headers(seen, SESSION_HEADERS);
         (void)expect_done(l, 1, CLEAT_PEER_SILENT);
         expect_nothing(l);
         END(l);
     }
+}
+
+/* A server that hangs takes notifications as little as it answers calls. */
+static void what_is_told_unasked_takes_no_more_room_than_there_is(void **state)
+{
+    const unsigned calls = MCP_ENGINE_STANDING_MAX + 2;
+    struct seen *seen;
+    uint64_t exchange;
+    uint64_t first = 0;
+    WITH(t, MCP_WIRE_HTTP, CLEAT_MCP_ERA_LEGACY);
+
+    (void)state;
+    seen = until_legacy_list(t);
+    reply(t, seen->action.exchange, 200,
+          result(seen->action.exchange, PAGE("")));
+    (void)expect_done(t, 1, CLEAT_OK);
+    for (unsigned i = 0; i < calls; i++) {
+        call(t, 2 + i, 3 * S);
+        exchange = expect(t, MCP_SEND)->action.exchange;
+        if (i == 0) { first = exchange; }
+    }
+    tick(t, T0 + 3 * S);
+    for (unsigned i = 0; i < calls; i++) { /* first of all, room is made */
+        assert_int_equal(expect(t, MCP_CANCEL)->action.exchange, first + i);
+    }
+    exchange = t->seen[t->seen_next].action.exchange;
+    for (unsigned i = 0; i < MCP_ENGINE_STANDING_MAX; i++) {
+        expect_cancelled(t, first + i);
+    }
+    for (unsigned i = 0; i < calls; i++) {
+        (void)expect_done(t, 2 + i, CLEAT_PEER_SILENT);
+    }
+    expect_nothing(t); /* the last two wait: */
+    response(t, exchange + 1, 202, 'n', "");
+    ended(t, exchange + 1);
+    expect_cancelled(t, first + MCP_ENGINE_STANDING_MAX);
+    expect_nothing(t);
+    assert_int_equal(mcp_engine_deadline(t->engine), T0 + 3 * S + REQUEST_NS);
+    tick(t, T0 + 3 * S + REQUEST_NS); /* then they have stood long enough */
+    for (unsigned i = 0; i < MCP_ENGINE_STANDING_MAX; i++) {
+        (void)expect(t, MCP_CANCEL);
+    }
+    expect_cancelled(t, first + MCP_ENGINE_STANDING_MAX + 1);
+    expect_nothing(t);
+    tick(t, T0 + 3 * S + 2 * REQUEST_NS);
+    (void)expect(t, MCP_CANCEL);
+    expect_nothing(t);
+    assert_int_equal(mcp_engine_deadline(t->engine), CLEAT_NEVER);
+    END(t);
+}
+
+static void what_is_told_unasked_goes_before_answered_streams(void **state)
+{
+    uint64_t exchanges[MCP_ENGINE_STANDING_MAX];
+    struct seen *seen;
+    uint64_t late;
+    WITH(t, MCP_WIRE_HTTP, CLEAT_MCP_ERA_LEGACY);
+
+    (void)state;
+    seen = until_legacy_list(t);
+    reply(t, seen->action.exchange, 200,
+          result(seen->action.exchange, PAGE("")));
+    (void)expect_done(t, 1, CLEAT_OK);
+    call(t, 2, 3 * S);
+    late = expect(t, MCP_SEND)->action.exchange;
+    t->now_ns += 5 * S / 2;
+    for (unsigned i = 0; i < MCP_ENGINE_STANDING_MAX; i++) {
+        list(t, 3 + i, 30 * S);
+        exchanges[i] = expect_send(t, TOOLS_LIST)->action.exchange;
+        response(t, exchanges[i], 200, 's', "");
+        message(t, exchanges[i], result(exchanges[i], PAGE("")));
+        (void)expect_done(t, 3 + i, CLEAT_OK);
+        t->now_ns += 1;
+    }
+    tick(t, T0 + 3 * S);
+    assert_int_equal(expect(t, MCP_CANCEL)->action.exchange, late);
+    assert_int_equal(expect(t, MCP_CANCEL)->action.exchange, exchanges[0]);
+    expect_cancelled(t, late);
+    (void)expect_done(t, 2, CLEAT_PEER_SILENT);
+    expect_nothing(t);
+    END(t);
+}
+
+static void
+what_a_lost_session_was_to_be_told_is_not_told_the_next_one(void **state)
+{
+    const unsigned calls = MCP_ENGINE_STANDING_MAX + 1;
+    struct seen *seen;
+    WITH(t, MCP_WIRE_HTTP, CLEAT_MCP_ERA_LEGACY);
+
+    (void)state;
+    seen = until_legacy_list(t);
+    reply(t, seen->action.exchange, 200,
+          result(seen->action.exchange, PAGE("")));
+    (void)expect_done(t, 1, CLEAT_OK);
+    for (unsigned i = 0; i < calls; i++) {
+        call(t, 2 + i, 3 * S);
+        (void)expect(t, MCP_SEND);
+    }
+    list(t, 2 + calls, 30 * S);
+    seen = expect_send(t, TOOLS_LIST);
+    tick(t, T0 + 3 * S);
+    t->seen_next = t->seen_count; /* all but one are told */
+    reply(t, seen->action.exchange, 404, "");
+    seen = expect_send(t, INITIALIZE);
+    reply(t, seen->action.exchange, 200,
+          result(seen->action.exchange, GREETING));
+    reply(t, expect_send(t, INITIALIZED)->action.exchange, 202, "");
+    seen = expect_send(t, TOOLS_LIST);
+    tick(t, T0 + 3 * S + REQUEST_NS - 1);
+    expect_nothing(t);
+    reply(t, seen->action.exchange, 200,
+          result(seen->action.exchange, PAGE("")));
+    (void)expect_done(t, 2 + calls, CLEAT_OK);
+    tick(t, T0 + 3 * S + REQUEST_NS);
+    for (unsigned i = 0; i < MCP_ENGINE_STANDING_MAX; i++) {
+        (void)expect(t, MCP_CANCEL);
+    }
+    expect_nothing(t);
+    END(t);
 }
 
 static void
@@ -1102,7 +1232,7 @@ an_answered_stream_that_stays_open_is_ended_after_a_while(void **state)
         response(t, seen->action.exchange, 200, 's', "");
         message(t, seen->action.exchange,
                 result(seen->action.exchange, PAGE("")));
-        if (i >= 8) { (void)expect(t, MCP_CANCEL); }
+        if (i >= MCP_ENGINE_STANDING_MAX) { (void)expect(t, MCP_CANCEL); }
         (void)expect_done(t, 10 + i, CLEAT_OK);
     }
     END(t);
@@ -1638,6 +1768,31 @@ static void the_old_transport_answers_on_its_stream(void **state)
     END(t);
 }
 
+static void
+an_old_request_that_the_server_does_not_end_is_ended_after_a_while(void **state)
+{
+    struct seen *stream;
+    struct seen *seen;
+    WITH(t, MCP_WIRE_SSE, CLEAT_MCP_ERA_AUTO);
+
+    (void)state;
+    list(t, 1, 30 * S);
+    expect_open(t);
+    opened(t);
+    seen = shake_hands_old(t, &stream);
+    message(t, stream->action.exchange,
+            result(seen->action.exchange, PAGE("")));
+    (void)expect_done(t, 1, CLEAT_OK);
+    expect_nothing(t);
+    assert_int_equal(mcp_engine_deadline(t->engine), t->now_ns + 1 * S);
+    tick(t, t->now_ns + 1 * S);
+    assert_int_equal(expect(t, MCP_CANCEL)->action.exchange,
+                     seen->action.exchange);
+    expect_nothing(t);
+    assert_int_equal(mcp_engine_deadline(t->engine), CLEAT_NEVER);
+    END(t);
+}
+
 static void the_old_transport_is_found_where_initialize_is_refused(void **state)
 {
     static const uint32_t https[] = {400, 404, 405};
@@ -1807,6 +1962,10 @@ int main(void)
         cmocka_unit_test(
             an_unknown_tool_is_an_error_in_an_answer_that_succeeded),
         cmocka_unit_test(a_request_that_is_not_wanted_any_more_is_ended),
+        cmocka_unit_test(what_is_told_unasked_takes_no_more_room_than_there_is),
+        cmocka_unit_test(what_is_told_unasked_goes_before_answered_streams),
+        cmocka_unit_test(
+            what_a_lost_session_was_to_be_told_is_not_told_the_next_one),
         cmocka_unit_test(
             an_answered_stream_that_stays_open_is_ended_after_a_while),
         cmocka_unit_test(notifications_on_a_stream_come_before_the_answer),
@@ -1829,6 +1988,8 @@ int main(void)
         cmocka_unit_test(a_channel_whose_session_is_lost_begins_a_new_one),
         cmocka_unit_test(an_old_server_that_has_become_modern_is_asked_so),
         cmocka_unit_test(the_old_transport_answers_on_its_stream),
+        cmocka_unit_test(
+            an_old_request_that_the_server_does_not_end_is_ended_after_a_while),
         cmocka_unit_test(
             the_old_transport_is_found_where_initialize_is_refused),
         cmocka_unit_test(

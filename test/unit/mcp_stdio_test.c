@@ -706,12 +706,20 @@ static void one_that_ignores_its_input_gets_sigterm(void **state)
     end(world);
 }
 
+/* Until SIGTERM would be ignored. */
+static void open_stubborn(struct world *world)
+{
+    define_child(world, "stubborn", ",\"x\"]");
+    mcp_stdio_open(world->stdio, now_ns(), &world->server);
+    RUN_UNTIL(world, world->lines == 1);
+}
+
 static void one_that_ignores_sigterm_is_killed_at_the_deadline(void **state)
 {
     struct world *world = begin(FOR_EVER_NS);
 
     (void)state;
-    open_child(world, "stubborn");
+    open_stubborn(world);
     mcp_stdio_close(world->stdio, now_ns(), now_ns() + FOR_EVER_NS);
     mcp_stdio_tick(world->stdio, now_ns() + FOR_EVER_NS / 2 + CLEAT_NS_PER_S);
     assert_false(mcp_stdio_is_closed(world->stdio));
@@ -726,7 +734,7 @@ static void an_earlier_deadline_is_heeded_and_a_later_one_is_not(void **state)
     struct world *world = begin(FOR_EVER_NS);
 
     (void)state;
-    open_child(world, "stubborn");
+    open_stubborn(world);
     mcp_stdio_close(world->stdio, now_ns(), now_ns() + FOR_EVER_NS);
     mcp_stdio_close(world->stdio, now_ns(), now_ns() + CLEAT_NS_PER_MS);
     mcp_stdio_close(world->stdio, now_ns(), now_ns() + FOR_EVER_NS);
