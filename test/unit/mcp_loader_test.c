@@ -793,8 +793,9 @@ static void write_file(const char *path, const char *text)
     assert_int_equal(rename(other, path), 0); /* as editors do */
 }
 
-/* The same in one step for whoever looks, as orchestrators do: a rename of the
- * file itself shows for a moment under the new name with the old time. */
+/* The same in one step for whoever looks, as orchestrators do, where it was put
+ * so before: a file itself that is renamed, or that another takes the place of,
+ * shows for a moment under the name with another time. */
 static void put_file(const char *path, const char *text)
 {
     static unsigned count;
@@ -885,7 +886,7 @@ a_change_of_a_file_of_two_configs_is_told_whichever_is_read(void **state)
 
     (void)state;
     (void)snprintf(servers, sizeof servers, "%s/servers.json", world->folder);
-    write_file(servers, "{\"s\":{\"command\":\"c\"}}");
+    put_file(servers, "{\"s\":{\"command\":\"c\"}}");
     for (size_t i = 0; i < 2; i++) {
         (void)snprintf(paths[i], sizeof paths[i], "%s/%u.yaml", world->folder,
                        (unsigned)i);
