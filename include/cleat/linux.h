@@ -188,8 +188,9 @@ enum cleat_status cleat_linux_workers_init(
  *  - A member's end is told once as CLEAT_WORKER_LOST, whether its process or
  *    its channel ended first, and after what it said before. When it was being
  *    expelled, the answer to that comes first. Of one that attached, the
- *    process that connected counts, where it can be known (not in a container
- *    of its own).
+ *    process that said hello counts, where it is the one that connected and
+ *    can be known (not in a container of its own); that takes a descriptor,
+ *    and is left out where more than half of those allowed are taken.
  *  - An expelled child and its process group are killed; the answer comes when
  *    the child is reaped, or CLEAT_PEER_UNFENCED after reap_ns. What has left
  *    the group by itself (setsid) is not followed. A child that the system or

@@ -114,8 +114,8 @@ struct cleat_worker_host {
     /* Bring-up: everything that must be ready before the first update. It may
      * take as long as the coordinator's patience lasts; what it says answers
      * all asking in that time. Called again after an error when the coordinator
-     * asks again; not after CLEAT_OK, nor, by one coordinator, after an error
-     * of CLEAT_CLASS_PERMANENT, which is its answer from then on. A transient
+     * asks again; not after CLEAT_OK, nor, over one channel, after an error of
+     * CLEAT_CLASS_PERMANENT, which is the answer from then on. A transient
      * error means "not yet". */
     enum cleat_status (*start)(void *context);
 

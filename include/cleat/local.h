@@ -196,7 +196,8 @@ const struct cleat_sync *cleat_local_machine(const struct cleat_local *local);
 struct cleat_linux_workers *cleat_local_workers(struct cleat_local *local);
 
 /* Ends the engines and everything else; takes little longer than grace_ns at
- * most. NULL does nothing. */
+ * most, and 5 s more where one does not end though it was killed. NULL does
+ * nothing. */
 void cleat_local_close(struct cleat_local *local);
 
 #ifdef __cplusplus

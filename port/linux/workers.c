@@ -10,11 +10,13 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -34,6 +36,7 @@
 #define LAST_WORDS_MAX 4096u /* read of a child that has ended */
 #define LISTEN_BACKLOG 64
 #define LOCK_SUFFIX ".cleat-lock"
+#define LOCK_TRIES 100u
 
 #define LEASE_NS (3 * CLEAT_NS_PER_S)
 #define DRIFT_PART 20u
@@ -944,30 +947,46 @@ static enum cleat_status may_sit(const struct cleat_linux_workers *workers,
     return may_be(workers, hello->member, &hello->hello);
 }
 
-/* The process at the other end of a connection that was accepted; -1: it is not
- * to be known (it lives in a container), or is this one. */
-static int open_process(int fd)
+/* The process at the other end of a connection: who called connect, or listen;
+ * 0: it is not to be known (it lives in a container), or is this one. */
+static pid_t find_process(int fd)
 {
     struct ucred peer;
     socklen_t bytes = sizeof peer;
 
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0 ||
-        peer.pid <= 0 || peer.pid == getpid()) {
-        return -1;
-    }
-    return cleat_linux_pidfd_open(peer.pid);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 &&
+                   peer.pid > 0 && peer.pid != getpid()
+               ? peer.pid
+               : 0;
 }
 
-/* Without it, only the channel's end tells of its death. */
-static void watch_process(struct cleat_linux_workers *workers,
-                          struct member *member)
+/* Are more than half of the descriptors taken? A new one has the lowest number
+ * that is free. */
+static bool is_scarce(int fd)
 {
-    member->process_fd = open_process(member->fd);
-    if (member->process_fd >= 0 &&
+    struct rlimit limit;
+
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+           (rlim_t)fd >= limit.rlim_cur / 2;
+}
+
+/* Watches the process that said hello, if it is the one that connected: a
+ * launcher may end before those to whom it gave the channel. Where it is not
+ * watched, only the channel's end tells of its death. False: it is dead. */
+static bool watch_process(struct cleat_linux_workers *workers,
+                          struct member *member, uint32_t pid_said)
+{
+    pid_t process = find_process(member->fd);
+
+    if (process == 0 || (uint32_t)process != pid_said) { return true; }
+    member->process_fd = cleat_linux_pidfd_open(process);
+    if (member->process_fd < 0) { return errno != ESRCH; }
+    if (is_scarce(member->process_fd) ||
         watch(workers, EPOLL_CTL_ADD, member->process_fd, SOURCE_PROCESS,
               index_of(workers, member)) != 0) {
         cleat_linux_close(&member->process_fd);
     }
+    return true;
 }
 
 /* The guest has said hello: it becomes the member it names, if it may. Where it
@@ -1001,8 +1020,10 @@ static void seat(struct cleat_linux_workers *workers, struct guest *guest,
     member->start_fresh = true;
     member->came_by_itself = true;
     guest->fd = -1;
-    watch_process(workers, member);
-    hear_hello(workers, member, &packet->frame.body.hello);
+    hear_hello(workers, member, hello);
+    if (!watch_process(workers, member, hello->hello.pid)) {
+        note_lost(workers, member);
+    }
 }
 
 /* Asks and counts that come before the hello are of no use: an engine asks
@@ -1250,16 +1271,21 @@ static void fill_address(struct sockaddr_un *address, const char *path)
     memcpy(address->sun_path, path, strlen(path));
 }
 
-/* Does a socket file lie there that nobody listens on any more? */
+/* Does a socket file lie there that nobody listens on any more? Who has ended
+ * does not, though a process that it forked may hold a copy of the socket. */
 static bool is_stale(const char *path)
 {
     struct stat file;
 
     if (lstat(path, &file) != 0 || !S_ISSOCK(file.st_mode)) { return false; }
     int fd = cleat_channel_connect(path);
-    bool refused = fd < 0 && errno == ECONNREFUSED;
+    bool stale = fd < 0 && errno == ECONNREFUSED;
+    if (fd >= 0) {
+        pid_t process = find_process(fd);
+        stale = process != 0 && kill(process, 0) != 0 && errno == ESRCH;
+    }
     cleat_linux_close(&fd);
-    return refused;
+    return stale;
 }
 
 static int bind_to(int fd, const char *path)
@@ -1285,8 +1311,8 @@ static bool is_same_file(const struct stat *a, const struct stat *b)
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-/* False: another sets one up there now. Where no such lock can be had at all,
- * it goes on without. */
+/* False: another sets one up there now. Where no such lock can be had at all
+ * (a network's file system), it goes on without. */
 static bool lock_path(struct path_lock *path_lock, const char *path)
 {
     struct stat held;
@@ -1294,13 +1320,14 @@ static bool lock_path(struct path_lock *path_lock, const char *path)
 
     (void)snprintf(path_lock->file, sizeof path_lock->file, "%s%s", path,
                    LOCK_SUFFIX);
-    for (;;) {
+    for (uint32_t i = 0; i < LOCK_TRIES; i++) {
         path_lock->fd = open(path_lock->file,
                              O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
                              S_IRUSR | S_IWUSR);
         if (path_lock->fd < 0) { return true; }
         if (flock(path_lock->fd, LOCK_EX | LOCK_NB) != 0) {
             bool other = errno == EWOULDBLOCK;
+            if (!other) { (void)unlink(path_lock->file); }
             cleat_linux_close(&path_lock->fd);
             return !other;
         }
@@ -1312,6 +1339,7 @@ static bool lock_path(struct path_lock *path_lock, const char *path)
         /* Who had it has removed it. */
         cleat_linux_close(&path_lock->fd);
     }
+    return true;
 }
 
 /* By name: a copy in a process that the host forks meanwhile holds it too. */

@@ -211,7 +211,10 @@ bool mcp_say_session(struct mcp_engine *e, struct mcp_out *out,
     session->say = MCP_SAY_NOTHING;
     switch (say) {
     case MCP_SAY_OPEN: action->what = MCP_OPEN; break;
-    case MCP_SAY_CLOSE: action->what = MCP_CLOSE; return true;
+    case MCP_SAY_CLOSE:
+        mcp_engine_forget(e); /* what still waits for a place */
+        action->what = MCP_CLOSE;
+        return true;
     case MCP_SAY_CONNECT: (void)say_connect(e, out, action); break;
     case MCP_SAY_DELETE: return say_delete(e, out, action);
     case MCP_SAY_DISCOVER:

@@ -13,6 +13,8 @@
 #include <spawn.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "cleat/linux.h"
@@ -175,6 +177,7 @@ static void say_hello(int fd, uint32_t member, uint64_t start_sequence,
     frame.body.hello.start_sequence = start_sequence;
     frame.body.hello.member = member;
     frame.body.hello.hello.version = version;
+    frame.body.hello.hello.pid = (uint32_t)getpid();
     frame.body.hello.hello.holding = CLEAT_SYNC_WHOLE;
     peer_send(fd, &frame);
 }
@@ -217,8 +220,9 @@ static void expect_end(int fd)
 }
 
 /* Attaches as member 1 and forks: the copy lives on when this one is killed,
- * and holds its channel. The copy's number is what it says to have. */
-static int attach_and_fork(const char *path)
+ * and holds its channel. The copy's number is what it says to have. A launcher
+ * leaves the channel to the copy and ends. */
+static int attach_and_fork(const char *path, bool launches)
 {
     struct cleat_channel_packet packet;
     bool ended = false;
@@ -228,9 +232,11 @@ static int attach_and_fork(const char *path)
     if (fd < 0) { return 1; }
     pid_t copy = fork();
     if (copy < 0) { return 2; }
-    if (copy > 0) {
+    if (copy > 0 && launches) { return 0; }
+    if (copy > 0 || launches) {
         while (!peer_next(fd, true, &packet, &ended)) {}
-        say_hello(fd, 1, packet.frame.sequence, (uint64_t)copy);
+        say_hello(fd, 1, packet.frame.sequence,
+                  (uint64_t)(launches ? getpid() : copy));
     }
     (void)alarm(300);
     for (;;) { (void)pause(); }
@@ -238,7 +244,7 @@ static int attach_and_fork(const char *path)
 
 static int child_main(int argc, char **argv)
 {
-    if (argc > 2) { return attach_and_fork(argv[2]); }
+    if (argc > 2) { return attach_and_fork(argv[2], argc > 3); }
     struct cleat_channel_packet packet = peer_expect(CLEAT_LINUX_CHANNEL_FD,
                                                      CLEAT_CONTROL_START);
     bool ended = false;
@@ -738,6 +744,107 @@ static void the_death_of_one_that_has_forked_is_seen(void **state)
     end(&bench);
 }
 
+static void who_connected_may_end_where_another_serves(void **state)
+{
+    struct bench bench;
+    char path[] = "/proc/self/exe";
+    pid_t launcher = 0;
+    siginfo_t info;
+
+    (void)state;
+    begin_listening(&bench, 2, 64);
+    char *argv[] = {path, path, bench.path, path, NULL};
+    assert_int_equal(posix_spawn(&launcher, path, NULL, NULL, argv, environ),
+                     0);
+    /* ended, and not reaped: that can be noticed */
+    assert_int_equal(waitid(P_PID, (id_t)launcher, &info, WEXITED | WNOWAIT),
+                     0);
+    assert_int_equal(wait_ready(&bench, 1), CLEAT_OK);
+    pid_t server = (pid_t)view(&bench, 1).version;
+    expect_hello(&bench, 1, (uint64_t)server);
+    int fd = attach(bench.path, 0, 2); /* some looks of the thread later */
+    expect_hello(&bench, 0, 2);
+    assert_true(view(&bench, 1).ready);
+    assert_int_equal(kill(server, SIGKILL), 0);
+    expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    assert_int_equal(waitpid(launcher, NULL, 0), launcher);
+    finish(&bench);
+    (void)close(fd);
+    end(&bench);
+}
+
+static void a_look_at_a_process_takes_no_descriptor_that_is_short(void **state)
+{
+    struct bench bench;
+    char path[] = "/proc/self/exe";
+    struct rlimit usual;
+    struct rlimit few;
+    pid_t pid = 0;
+
+    (void)state;
+    begin_listening(&bench, 2, 64);
+    int next = dup(0); /* the lowest that is free */
+    (void)close(next);
+    int before = peer_count_fds();
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual), 0);
+    few = usual;
+    few.rlim_cur = (rlim_t)(2 * next);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    char *argv[] = {path, path, bench.path, NULL};
+    assert_int_equal(posix_spawn(&pid, path, NULL, NULL, argv, environ), 0);
+    assert_int_equal(wait_ready(&bench, 1), CLEAT_OK);
+    pid_t copy = (pid_t)view(&bench, 1).version;
+    assert_int_equal(peer_count_fds(), before + 1);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &usual), 0);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(kill(copy, SIGKILL), 0);
+    expect_hello(&bench, 1, (uint64_t)copy);
+    expect_message(&bench, CLEAT_WORKER_LOST, 1);
+    end(&bench);
+}
+
+static void a_path_where_only_a_forked_copy_listens_is_taken_over(void **state)
+{
+    struct bench bench;
+    struct sockaddr_un address;
+    int held[2];
+    char byte = 0;
+
+    (void)state;
+    begin(&bench, 2, 64);
+    assert_int_equal(pipe2(held, O_CLOEXEC), 0);
+    pid_t listener = fork();
+    if (listener == 0) { /* listens, forks and ends; the copy holds it all */
+        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        memset(&address, 0, sizeof address);
+        address.sun_family = AF_UNIX;
+        (void)snprintf(address.sun_path, sizeof address.sun_path, "%s",
+                       bench.path);
+        (void)alarm(300);
+        if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0 ||
+            listen(fd, 8) != 0) {
+            _exit(1);
+        }
+        if (fork() != 0) { _exit(0); }
+        (void)alarm(300);
+        (void)close(held[1]);
+        _exit(read(held[0], &byte, 1) == 0 ? 0 : 1);
+    }
+    int how = 1;
+    assert_int_equal(waitpid(listener, &how, 0), listener);
+    assert_int_equal(how, 0);
+    assert_int_equal(
+        cleat_linux_workers_listen(bench.workers, bench.path, NULL), CLEAT_OK);
+    int fd = attach(bench.path, 1, 1);
+    expect_hello(&bench, 1, 1);
+    (void)close(held[0]);
+    (void)close(held[1]);
+    finish(&bench);
+    (void)close(fd);
+    end(&bench);
+}
+
 static void
 a_copy_in_a_forked_process_keeps_nobody_waiting_at_the_door(void **state)
 {
@@ -811,6 +918,9 @@ int main(int argc, char **argv)
             who_attaches_gets_the_place_though_the_mailbox_is_full),
         cmocka_unit_test(of_two_that_begin_to_listen_at_once_one_does),
         cmocka_unit_test(the_death_of_one_that_has_forked_is_seen),
+        cmocka_unit_test(who_connected_may_end_where_another_serves),
+        cmocka_unit_test(a_look_at_a_process_takes_no_descriptor_that_is_short),
+        cmocka_unit_test(a_path_where_only_a_forked_copy_listens_is_taken_over),
         cmocka_unit_test(
             a_copy_in_a_forked_process_keeps_nobody_waiting_at_the_door),
         cmocka_unit_test(
