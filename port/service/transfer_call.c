@@ -114,18 +114,21 @@ static void make(struct transfer_batch *batch, struct transfer_call *call)
     }
 }
 
-/* Nobody knows what is in these buffers, and all were said to have failed. */
+/* Nobody knows what is in these buffers, and all were said to have failed: be
+ * it of this call, or of one before it that this one was to look after. */
 static void fill_late(const struct transfer_batch *batch,
                       const struct transfer_call *call)
 {
-    if (call->operation != CLEAT_TRANSFER_DO_GET) { return; }
+    if (batch->kind != CLEAT_TRANSFER_GET) { return; }
     for (uint32_t i = 0; i < call->count; i++) {
-        const struct cleat_store_item *item = &call->items[i];
+        uint64_t touched = batch->entries[call->keys[i]].touched;
+        uint64_t buffer = cleat_transfer_buffer(batch->machine, call->keys[i]);
 
-        if (item->bytes == 0 || (item->flags & CLEAT_STORE_DEVICE) != 0) {
+        if (touched == 0 || (call->items[i].flags & CLEAT_STORE_DEVICE) != 0) {
             continue;
         }
-        memset(item->payload, batch->service->fill, (size_t)item->bytes);
+        memset((void *)(uintptr_t)buffer, batch->service->fill,
+               (size_t)touched);
     }
 }
 

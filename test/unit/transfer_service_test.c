@@ -1070,6 +1070,52 @@ static void at_the_deadline_the_caller_gets_its_report(void **state)
     scene_close();
 }
 
+static void ask_in_vain_from_now_on(void *nothing, uint32_t ended,
+                                    uint32_t count,
+                                    const struct cleat_transfer_totals *totals)
+{
+    (void)nothing;
+    (void)ended;
+    (void)count;
+    (void)totals;
+    if (scene_count(CLEAT_TRANSFER_DO_GET, "k0") > 0) {
+        scene_block(CLEAT_TRANSFER_DO_SIZE, "k0", false);
+    }
+}
+
+/* What an attempt has left in the buffer, while the next one is at its
+ * question. */
+static void no_question_at_the_end_keeps_what_was_got_before(void **state)
+{
+    static _Alignas(64) unsigned char wide[256 + BYTES];
+    static const struct cleat_store_fault rules[] = {
+        {.kind = CLEAT_STORE_FAULT_TRANSIENT_EFFECT,
+         .operations = CLEAT_STORE_FAULT_GETS,
+         .key = "k0"}};
+    struct cleat_transfer_options options = {
+        .deadline_ns = SCENE_START_NS + 5 * S,
+        .sized = 1,
+        .progress = ask_in_vain_from_now_on};
+
+    (void)state;
+    open_with(rules, 1);
+    make_values(1);
+    /* It comes without a copy. */
+    values[0].payload = wide + 256;
+    values[0].flags = CLEAT_STORE_ROOM;
+    memset(wide, 0x11, sizeof wide);
+    assert_int_equal(put(1), CLEAT_OK);
+    assert_int_equal(cleat_transfer_get(scene_service(), values, 1, &options,
+                                        &summary, &error),
+                     CLEAT_DEADLINE);
+    assert_int_equal(values[0].lent, 1);
+    scene_release();
+    assert_int_equal(cleat_transfer_drain(scene_service(), CLEAT_NEVER, NULL),
+                     CLEAT_OK);
+    assert_true(is_all(wide + 256, BYTES, 0));
+    scene_close();
+}
+
 static void a_put_that_is_under_way_at_the_deadline_is_unknown(void **state)
 {
     struct cleat_transfer_options options = {.deadline_ns = SCENE_START_NS +
@@ -1547,6 +1593,7 @@ int main(void)
         cmocka_unit_test(limits_are_kept),
         cmocka_unit_test(a_block_is_refused_before_anything_is_made),
         cmocka_unit_test(at_the_deadline_the_caller_gets_its_report),
+        cmocka_unit_test(no_question_at_the_end_keeps_what_was_got_before),
         cmocka_unit_test(a_put_that_is_under_way_at_the_deadline_is_unknown),
         cmocka_unit_test(what_no_thread_has_begun_is_taken_back),
         cmocka_unit_test(a_stop_ends_every_batch),
