@@ -6,10 +6,12 @@
 // Whatever would listen on every address listens on the loopback one, and the
 // first port that is listened on is written to FILE, where that is given. This
 // happens below `net`, where it is as immediate as it is without: some servers
-// ask for their address right after listen(). And a server whose test is gone
-// goes too.
+// ask for their address right after listen(). An idle connection stays open: by
+// itself Node closes it after 5 s, and a request of a slow client may come at
+// that moment. And a server whose test is gone goes too.
 'use strict';
 const fs = require('node:fs');
+const net = require('node:net');
 const parent = process.ppid;
 setInterval(() => {
   if (process.ppid !== parent) { process.exit(1); }
@@ -36,4 +38,10 @@ TCP.prototype.listen = function (...rest) {
     file = undefined;
   }
   return error;
+};
+
+const listenOf = net.Server.prototype.listen;
+net.Server.prototype.listen = function (...rest) {
+  if ('keepAliveTimeout' in this) { this.keepAliveTimeout = 600000; }
+  return listenOf.apply(this, rest);
 };
