@@ -489,7 +489,8 @@ static void finish(struct play *play)
         CHECK(!play->operations[i].open);
     }
     for (unsigned i = 0; i < 20 && play->wire == OPEN; i++) {
-        happen(play, "T9", 2);
+        go_on(play, 9);
+        drain(play);
     }
     CHECK(play->wire == SHUT || play->wire == CLOSING);
     happen(play, "X0", 2);
