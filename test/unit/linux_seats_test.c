@@ -4,7 +4,7 @@
  * Calls of the C library are caught here, and held or failed where a test
  * wants it. Started with an argument, this program is a worker. */
 #define _GNU_SOURCE
-#include "linux_peer.h"
+#include "linux_view.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -379,29 +379,6 @@ static enum cleat_status command(struct bench *bench, uint32_t member,
     return bench->port.send(bench->port.context, &out);
 }
 
-static struct cleat_linux_worker_view view(struct bench *bench, uint32_t member)
-{
-    struct cleat_linux_worker_view out;
-
-    assert_int_equal(cleat_linux_worker_look(bench->workers, member, &out),
-                     CLEAT_OK);
-    return out;
-}
-
-/* Waits until `condition`, which reads `v`, the member's view, is true. */
-#define AWAIT_VIEW(bench, member, condition)                            \
-    do {                                                                \
-        uint64_t seen_ = 0;                                             \
-        for (;;) {                                                      \
-            struct cleat_linux_worker_view v = view(bench, member);     \
-            if (condition) { break; }                                   \
-            assert_int_equal(                                           \
-                cleat_linux_workers_await((bench)->workers, &seen_,     \
-                                          peer_now_ns() + WATCHDOG_NS), \
-                CLEAT_OK);                                              \
-        }                                                               \
-    } while (0)
-
 /* The other end of a worker's channel, after its hello. */
 static int adopt(struct bench *bench, uint32_t member)
 {
@@ -424,7 +401,7 @@ static int adopt(struct bench *bench, uint32_t member)
 static void turn(struct bench *bench, uint32_t member, int fd)
 {
     struct cleat_control_frame frame;
-    uint64_t heard = view(bench, member).heard;
+    uint64_t heard = peer_view(bench->workers, member).heard;
 
     memset(&frame, 0, sizeof frame);
     frame.kind = CLEAT_CONTROL_STATS;
@@ -729,7 +706,7 @@ static void the_death_of_one_that_has_forked_is_seen(void **state)
     char *argv[] = {path, path, bench.path, NULL};
     assert_int_equal(posix_spawn(&pid, path, NULL, NULL, argv, environ), 0);
     assert_int_equal(wait_ready(&bench, 1), CLEAT_OK);
-    pid_t copy = (pid_t)view(&bench, 1).version;
+    pid_t copy = (pid_t)peer_view(bench.workers, 1).version;
     expect_hello(&bench, 1, (uint64_t)copy);
     assert_int_equal(kill(pid, SIGKILL), 0);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
@@ -760,11 +737,11 @@ static void who_connected_may_end_where_another_serves(void **state)
     assert_int_equal(waitid(P_PID, (id_t)launcher, &info, WEXITED | WNOWAIT),
                      0);
     assert_int_equal(wait_ready(&bench, 1), CLEAT_OK);
-    pid_t server = (pid_t)view(&bench, 1).version;
+    pid_t server = (pid_t)peer_view(bench.workers, 1).version;
     expect_hello(&bench, 1, (uint64_t)server);
     int fd = attach(bench.path, 0, 2); /* some looks of the thread later */
     expect_hello(&bench, 0, 2);
-    assert_true(view(&bench, 1).ready);
+    assert_true(peer_view(bench.workers, 1).ready);
     assert_int_equal(kill(server, SIGKILL), 0);
     expect_message(&bench, CLEAT_WORKER_LOST, 1);
     assert_int_equal(waitpid(launcher, NULL, 0), launcher);
@@ -793,7 +770,7 @@ static void a_look_at_a_process_takes_no_descriptor_that_is_short(void **state)
     char *argv[] = {path, path, bench.path, NULL};
     assert_int_equal(posix_spawn(&pid, path, NULL, NULL, argv, environ), 0);
     assert_int_equal(wait_ready(&bench, 1), CLEAT_OK);
-    pid_t copy = (pid_t)view(&bench, 1).version;
+    pid_t copy = (pid_t)peer_view(bench.workers, 1).version;
     assert_int_equal(peer_count_fds(), before + 1);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &usual), 0);
     assert_int_equal(kill(pid, SIGKILL), 0);
@@ -887,10 +864,10 @@ a_child_that_is_held_by_a_tracer_is_looked_at_now_and_then(void **state)
     expect_hello(&bench, 1, 1);
     atomic_store(&reports, 0);
     atomic_store(&holds, HOLDS);
-    assert_int_equal(kill(view(&bench, 1).pid, SIGKILL), 0);
+    assert_int_equal(kill(peer_view(bench.workers, 1).pid, SIGKILL), 0);
     expect_message(&bench, CLEAT_WORKER_LOST, 1); /* its channel has ended */
     AWAIT_VIEW(&bench, 1, v.reaped);
-    assert_int_equal(view(&bench, 1).exit_signal, SIGKILL);
+    assert_int_equal(peer_view(bench.workers, 1).exit_signal, SIGKILL);
     assert_int_equal(atomic_load(&holds), 0);
     assert_true(atomic_load(&reports) < HOLDS / 2);
     /* the same while it is waited for at the end */

@@ -4,7 +4,7 @@
  *
  * Started with an argument, this program is such a process: see child_main. */
 #define _GNU_SOURCE
-#include "linux_peer.h"
+#include "linux_view.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -299,29 +299,6 @@ static enum cleat_status command(struct bench *bench, uint32_t member,
     return bench->port.send(bench->port.context, &out);
 }
 
-static struct cleat_linux_worker_view view(struct bench *bench, uint32_t member)
-{
-    struct cleat_linux_worker_view out;
-
-    assert_int_equal(cleat_linux_worker_look(bench->workers, member, &out),
-                     CLEAT_OK);
-    return out;
-}
-
-/* Waits until `condition`, which reads `v`, the member's view, is true. */
-#define AWAIT_VIEW(bench, member, condition)                            \
-    do {                                                                \
-        uint64_t seen_ = 0;                                             \
-        for (;;) {                                                      \
-            struct cleat_linux_worker_view v = view(bench, member);     \
-            if (condition) { break; }                                   \
-            assert_int_equal(                                           \
-                cleat_linux_workers_await((bench)->workers, &seen_,     \
-                                          peer_now_ns() + WATCHDOG_NS), \
-                CLEAT_OK);                                              \
-        }                                                               \
-    } while (0)
-
 /* ---- a worker by hand
  * ------------------------------------------------------------- */
 
@@ -424,7 +401,7 @@ static void a_child_says_hello_and_ends_when_told(void **state)
     for (uint32_t i = 0; i < MEMBERS; i++) {
         assert_int_equal(wait_ready(&bench, i), CLEAT_OK);
         assert_int_equal(wait_ready(&bench, i), CLEAT_OK); /* at once */
-        struct cleat_linux_worker_view v = view(&bench, i);
+        struct cleat_linux_worker_view v = peer_view(bench.workers, i);
         assert_true(v.child && v.attached && v.ready && !v.reaped);
         assert_int_equal(v.hello.pid, v.pid);
         assert_int_equal(v.holding, CLEAT_SYNC_WHOLE);
@@ -451,7 +428,7 @@ static void each_wait_asks_once_and_says_what_was_said(void **state)
     assert_int_equal(cleat_linux_worker_wait(bench.workers, 2,
                                              peer_now_ns() + CLEAT_NS_PER_MS),
                      CLEAT_PEER_SILENT);
-    assert_false(view(&bench, 2).ready);
+    assert_false(peer_view(bench.workers, 2).ready);
     raw_hello(&bench, 2, CLEAT_OK);
     assert_int_equal(wait_ready(&bench, 2), CLEAT_OK);
     struct cleat_message message = next_message(&bench);
@@ -462,7 +439,7 @@ static void each_wait_asks_once_and_says_what_was_said(void **state)
     assert_int_equal(hello.term_seen, 72);
     assert_int_equal(hello.version, 3);
     assert_int_equal(hello.pid, 4002);
-    assert_int_equal(view(&bench, 2).pid, 4002);
+    assert_int_equal(peer_view(bench.workers, 2).pid, 4002);
     end(&bench);
 }
 
@@ -565,7 +542,7 @@ static int exit_code_of(struct bench *bench, const char *what)
     spawn(bench, 1, what);
     expect_message(bench, CLEAT_WORKER_LOST, 1);
     AWAIT_VIEW(bench, 1, v.reaped);
-    return view(bench, 1).exit_code;
+    return peer_view(bench->workers, 1).exit_code;
 }
 
 static void a_child_has_four_descriptors_and_usual_signals(void **state)
@@ -591,7 +568,7 @@ static void a_child_has_four_descriptors_and_usual_signals(void **state)
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     expect_message(&bench, CLEAT_WORKER_LOST, 1);
     AWAIT_VIEW(&bench, 1, v.reaped);
-    assert_int_equal(view(&bench, 1).exit_code, 0);
+    assert_int_equal(peer_view(bench.workers, 1).exit_code, 0);
     end(&bench);
 }
 
@@ -607,7 +584,7 @@ static void what_a_child_said_before_it_died_is_heard_first(void **state)
         (void)expect_answer(&bench, CLEAT_SYNC_PAUSE, 1);
         expect_message(&bench, CLEAT_WORKER_LOST, 1);
         AWAIT_VIEW(&bench, 1, v.reaped);
-        assert_int_equal(view(&bench, 1).exit_code, 7);
+        assert_int_equal(peer_view(bench.workers, 1).exit_code, 7);
         assert_false(has_message(&bench)); /* told once */
     }
     end(&bench);
@@ -622,11 +599,11 @@ static void a_killed_child_is_lost_once_and_reaped(void **state)
     spawn(&bench, 1, "engine");
     assert_int_equal(wait_ready(&bench, 1), CLEAT_OK);
     expect_message(&bench, CLEAT_WORKER_HELLO, 1);
-    struct cleat_linux_worker_view before = view(&bench, 1);
+    struct cleat_linux_worker_view before = peer_view(bench.workers, 1);
     assert_int_equal(kill(before.pid, SIGKILL), 0);
     expect_message(&bench, CLEAT_WORKER_LOST, 1);
     AWAIT_VIEW(&bench, 1, v.reaped);
-    struct cleat_linux_worker_view after = view(&bench, 1);
+    struct cleat_linux_worker_view after = peer_view(bench.workers, 1);
     assert_int_equal(after.exit_signal, SIGKILL);
     assert_int_equal(after.exit_code, -1);
     assert_false(after.attached || after.ready);
@@ -704,11 +681,11 @@ static void an_expelled_child_is_dead_when_the_answer_comes(void **state)
         assert_int_equal(wait_ready(&bench, i), CLEAT_OK);
     }
     expect_hellos(&bench, 2);
-    assert_int_equal(kill(view(&bench, 2).pid, SIGSTOP), 0);
+    assert_int_equal(kill(peer_view(bench.workers, 2).pid, SIGSTOP), 0);
     for (uint32_t i = 1; i < 3; i++) {
-        int32_t pid = view(&bench, i).pid;
+        int32_t pid = peer_view(bench.workers, i).pid;
         expect_expelled(&bench, i);
-        assert_true(view(&bench, i).reaped);
+        assert_true(peer_view(bench.workers, i).reaped);
         assert_int_equal(kill(pid, 0), -1);
         expect_message(&bench, CLEAT_WORKER_LOST, i);
         /* once more, of one that is dead */
@@ -758,7 +735,7 @@ static void a_childs_group_dies_with_it(void **state)
     pid_t grandchild[MEMBERS];
     for (uint32_t i = 1; i < 4; i++) {
         assert_int_equal(wait_ready(&bench, i), CLEAT_OK);
-        grandchild[i] = (pid_t)view(&bench, i).version;
+        grandchild[i] = (pid_t)peer_view(bench.workers, i).version;
         assert_true(is_running(grandchild[i]));
     }
     expect_hellos(&bench, 3);
@@ -766,7 +743,7 @@ static void a_childs_group_dies_with_it(void **state)
     expect_message(&bench, CLEAT_WORKER_LOST, 1);
     await_not_running(grandchild[1]);
     /* one that dies, while its own child holds the channel open */
-    assert_int_equal(kill(view(&bench, 2).pid, SIGKILL), 0);
+    assert_int_equal(kill(peer_view(bench.workers, 2).pid, SIGKILL), 0);
     expect_message(&bench, CLEAT_WORKER_LOST, 2);
     await_not_running(grandchild[2]);
     /* and one that is there at the end */
@@ -783,7 +760,7 @@ static void a_child_that_hangs_up_is_lost_and_can_be_expelled(void **state)
     spawn(&bench, 1, "hang-up");
     expect_message(&bench, CLEAT_WORKER_HELLO, 1);
     expect_message(&bench, CLEAT_WORKER_LOST, 1);
-    assert_false(view(&bench, 1).reaped);
+    assert_false(peer_view(bench.workers, 1).reaped);
     expect_expelled(&bench, 1);
     AWAIT_VIEW(&bench, 1, v.reaped);
     assert_false(has_message(&bench)); /* its loss was told already */
@@ -807,7 +784,7 @@ one_that_is_no_child_is_expelled_when_its_lease_is_over(void **state)
                                                     CLEAT_CONTROL_LEASE_GRANT);
     assert_int_equal(grant.frame.body.lease.counter, 5);
     assert_int_equal(grant.frame.body.lease.lease_ns, LEASE_NS);
-    uint64_t granted_end_ns = view(&bench, 1).granted_end_ns;
+    uint64_t granted_end_ns = peer_view(bench.workers, 1).granted_end_ns;
     assert_true(granted_end_ns >= asked_ns + LEASE_NS + DRIFT_NS);
     expect_expelled(&bench, 1);
     assert_true(peer_now_ns() >= granted_end_ns);
@@ -930,12 +907,12 @@ static void where_children_are_reaped_by_others_their_end_is_seen(void **state)
     (void)expect_answer(&bench, CLEAT_SYNC_PAUSE, 1);
     expect_message(&bench, CLEAT_WORKER_LOST, 1);
     AWAIT_VIEW(&bench, 1, v.reaped);
-    assert_int_equal(view(&bench, 1).exit_code, -1);
-    assert_int_equal(view(&bench, 1).exit_signal, 0);
+    assert_int_equal(peer_view(bench.workers, 1).exit_code, -1);
+    assert_int_equal(peer_view(bench.workers, 1).exit_signal, 0);
     spawn(&bench, 2, "deaf");
     expect_message(&bench, CLEAT_WORKER_HELLO, 2);
     expect_expelled(&bench, 2);
-    assert_true(view(&bench, 2).reaped);
+    assert_true(peer_view(bench.workers, 2).reaped);
     end(&bench);
     (void)sigaction(SIGCHLD, &usual, NULL);
 }
@@ -1090,7 +1067,7 @@ static void an_answer_arrives_as_it_was_given(void **state)
     assert_int_equal(answer.served, 11);
     assert_int_equal(answer.torn_served, 12);
     assert_int_equal(answer.lease_end_ns, 13);
-    struct cleat_linux_worker_view v = view(&bench, 2);
+    struct cleat_linux_worker_view v = peer_view(bench.workers, 2);
     assert_int_equal(v.served, 11);
     assert_int_equal(v.torn_served, 12);
     assert_int_equal(v.lease_end_ns, 13);
@@ -1228,7 +1205,7 @@ static void bad_frames_cost_nothing_but_themselves(void **state)
     frame.kind = CLEAT_CONTROL_CLOSE; /* what a worker does not say */
     peer_send(bench.raw[1], &frame);
     say_and_await(&bench, 1, CLEAT_SYNC_PAUSE, 1, CLEAT_OK);
-    assert_int_equal(view(&bench, 1).frames_bad, 4);
+    assert_int_equal(peer_view(bench.workers, 1).frames_bad, 4);
     assert_false(has_message(&bench));
     end(&bench);
 }
@@ -1247,7 +1224,7 @@ static void a_worker_that_reads_nothing_blocks_nobody(void **state)
         assert_true(sent < 1000000);
     }
     assert_int_equal(status, CLEAT_NO_SLOT);
-    assert_int_equal(view(&bench, 1).frames_unsent, 1);
+    assert_int_equal(peer_view(bench.workers, 1).frames_unsent, 1);
     /* it is still heard */
     say_and_await(&bench, 1, CLEAT_SYNC_PAUSE, 1, CLEAT_OK);
     end(&bench);
@@ -1320,7 +1297,7 @@ static void a_full_mailbox_keeps_the_last_answer(void **state)
     }
     assert_int_equal(expect_answer(&bench, CLEAT_SYNC_PAUSE, 1).sync.epoch, 1);
     assert_int_equal(expect_answer(&bench, CLEAT_SYNC_PAUSE, 1).sync.epoch, 4);
-    assert_int_equal(view(&bench, 1).answers_dropped, 2);
+    assert_int_equal(peer_view(bench.workers, 1).answers_dropped, 2);
     end(&bench);
 }
 
@@ -1402,8 +1379,8 @@ static void engines_attach_and_name_themselves(void **state)
     bench.raw[2] = attach(path, 2);
     assert_int_equal(wait_ready(&bench, 2), CLEAT_OK);
     expect_message(&bench, CLEAT_WORKER_HELLO, 2);
-    assert_false(view(&bench, 2).child);
-    assert_int_equal(view(&bench, 2).pid, 77);
+    assert_false(peer_view(bench.workers, 2).child);
+    assert_int_equal(peer_view(bench.workers, 2).pid, 77);
     assert_int_equal(command(&bench, 2, CLEAT_SYNC_PAUSE, 1), CLEAT_OK);
     (void)expect_command(&bench, 2, CLEAT_SYNC_PAUSE);
     assert_true(asks_with_success(&bench, 2));
@@ -1419,7 +1396,7 @@ static void engines_attach_and_name_themselves(void **state)
     assert_int_equal(error.index, 2);
     assert_string_equal(error.text, "a second worker came as member 2");
     /* the first one is as it was */
-    assert_true(view(&bench, 2).attached);
+    assert_true(peer_view(bench.workers, 2).attached);
     assert_int_equal(command(&bench, 2, CLEAT_SYNC_RELEASE, 1), CLEAT_OK);
     (void)expect_command(&bench, 2, CLEAT_SYNC_RELEASE);
     /* gone, and back */
@@ -1452,7 +1429,7 @@ static void expect_other_layout(struct bench *bench, uint32_t member,
         CLEAT_PEER_DEVIANT);
     assert_int_equal(error.index, member);
     assert_string_equal(error.text, wanted);
-    assert_false(view(bench, member).attached);
+    assert_false(peer_view(bench->workers, member).attached);
 }
 
 static void one_with_other_tensors_is_sent_away_before_any_command(void **state)
@@ -1543,7 +1520,7 @@ static void who_attaches_with_other_tensors_leaves_the_place_free(void **state)
     expect_sent_away(attach_with(path, 2, 8), CLEAT_PEER_DEVIANT, 7);
     assert_int_equal(cleat_linux_worker_sent_away(bench.workers, 2, &error),
                      CLEAT_PEER_DEVIANT);
-    assert_false(view(&bench, 2).attached);
+    assert_false(peer_view(bench.workers, 2).attached);
     bench.raw[2] = attach_with(path, 2, 7);
     assert_int_equal(wait_ready(&bench, 2), CLEAT_OK);
     expect_message(&bench, CLEAT_WORKER_HELLO, 2); /* and no loss before it */
@@ -1657,7 +1634,7 @@ static void stubborn_children_are_killed_after_the_grace(void **state)
     spawn(&bench, 2, "engine");
     spawn(&bench, 3, "hang-up");
     for (uint32_t i = 0; i < MEMBERS; i++) { (void)wait_ready(&bench, i); }
-    assert_int_equal(kill(view(&bench, 2).pid, SIGSTOP), 0);
+    assert_int_equal(kill(peer_view(bench.workers, 2).pid, SIGSTOP), 0);
     end(&bench);
 }
 
