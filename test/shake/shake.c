@@ -4,8 +4,8 @@
  * With CLEAT_SHAKE=SEED in the environment, calls into the C library that other
  * threads or processes may see the effect of are held up before or after, at
  * random and mostly not at all. What a busy machine does once in a thousand
- * runs happens in most of them: a test that takes for done what another thread
- * is about to do fails, and so does a library that does.
+ * runs then happens often: a test that takes for done what another thread is
+ * about to do fails, and so does a library that does.
  *
  * A thread has one of four moods for its life: often a little, rarely long, and
  * so on. The seed begins the numbers; it cannot bring an order of threads back.
