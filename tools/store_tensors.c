@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define LENGTH_BYTES 8u
 #define TRAILER_BYTES 16u
@@ -58,12 +57,14 @@ static void give_back(struct store_job *job, void *head, bool lent)
 
 /* ---- a file's rows ------------------------------------------------------ */
 
+/* Of a file of `bytes` bytes, the first `here` of which are mapped. */
 static enum cleat_status open_file(struct store_tensors *tensors,
                                    const char *name, const void *map,
-                                   uint64_t bytes, struct cleat_error *error)
+                                   uint64_t here, uint64_t bytes,
+                                   struct cleat_error *error)
 {
-    enum cleat_status status = cleat_safetensors_open_memory(
-        &tensors->file, name, map, (size_t)bytes, NULL, 0, error);
+    enum cleat_status status = cleat_safetensors_open_head(
+        &tensors->file, name, map, (size_t)here, bytes, NULL, 0, error);
 
     if (status == CLEAT_TOO_SMALL) {
         size_t needed = (size_t)error->offset;
@@ -73,9 +74,9 @@ static enum cleat_status open_file(struct store_tensors *tensors,
             return cleat_error_set(error, CLEAT_CAPACITY, 0, needed,
                                    "no memory for its table");
         }
-        status = cleat_safetensors_open_memory(&tensors->file, name, map,
-                                               (size_t)bytes, tensors->block,
-                                               needed, error);
+        status = cleat_safetensors_open_head(&tensors->file, name, map,
+                                             (size_t)here, bytes,
+                                             tensors->block, needed, error);
     }
     if (status != CLEAT_OK) { return status; }
     tensors->map = map;
@@ -144,7 +145,7 @@ int store_tensors_open(struct store_job *job, struct store_tensors *tensors)
                                  : strerror(code));
         return STORE_EXIT_INPUT;
     }
-    if (open_file(tensors, job->from, map, bytes, &error) != CLEAT_OK) {
+    if (open_file(tensors, job->from, map, bytes, bytes, &error) != CLEAT_OK) {
         store_say(job->command, "%s", error.text);
         close_file(tensors);
         store_file_unmap(map, bytes);
@@ -300,26 +301,6 @@ static void refuse_head(struct store_job *job, enum cleat_status status,
     store_row_fail(&job->rows.each[0], status, 0);
 }
 
-/* A file's head at the start of as many bytes as the file has; but for the
- * head, it is no memory. MAP_FAILED with errno. */
-static void *map_sparse(const unsigned char *head, uint64_t head_bytes,
-                        uint64_t bytes)
-{
-    void *map = mmap(NULL, (size_t)bytes, PROT_READ,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (map == MAP_FAILED) { return map; }
-    if (mprotect(map, (size_t)head_bytes, PROT_READ | PROT_WRITE) != 0) {
-        int code = errno;
-
-        (void)munmap(map, (size_t)bytes);
-        errno = code;
-        return MAP_FAILED;
-    }
-    memcpy(map, head, (size_t)head_bytes);
-    return map;
-}
-
 /* The rows of the tensors, if the head is that of a file of `bytes` bytes.
  * Nothing is made before: what a head says may be anything. */
 static bool add_rows(struct store_job *job, const unsigned char *head,
@@ -327,15 +308,10 @@ static bool add_rows(struct store_job *job, const unsigned char *head,
 {
     struct store_tensors tensors = {0};
     struct cleat_error error = {0};
-    void *map = map_sparse(head, head_bytes, bytes);
     bool is_one = false;
 
-    if (map == MAP_FAILED) {
-        refuse_head(job, CLEAT_CAPACITY, strerror(errno));
-        return false;
-    }
-    if (open_file(&tensors, job->rows.each[0].key, map, bytes, &error) !=
-            CLEAT_OK ||
+    if (open_file(&tensors, job->rows.each[0].key, head, head_bytes, bytes,
+                  &error) != CLEAT_OK ||
         tensors.data_at != head_bytes) {
         refuse_head(job, CLEAT_MALFORMED,
                     error.text[0] != '\0' ? error.text : not_a_head);
@@ -346,7 +322,6 @@ static bool add_rows(struct store_job *job, const unsigned char *head,
         is_one = true;
     }
     close_file(&tensors);
-    (void)munmap(map, (size_t)bytes);
     return is_one;
 }
 

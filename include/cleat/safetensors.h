@@ -121,6 +121,21 @@ cleat_safetensors_open_memory(struct cleat_safetensors *file, const char *name,
                               const void *data, size_t data_bytes, void *block,
                               size_t block_bytes, struct cleat_error *error);
 
+/* The same for a file of which only the start is here, as when the rest is
+ * still to come: what the header says is known, and has been checked against
+ * the file's length, before a byte of the data is believed or given room. The
+ * source's read returns CLEAT_STATE for bytes that are not here.
+ *   head         its first head_bytes bytes, the whole header at least; the
+ *                caller's, must outlive `file`
+ *   file_bytes   of the whole file; only a number, however large
+ * Returns what cleat_safetensors_open_memory does; CLEAT_INVALID also for fewer
+ * file_bytes than head_bytes, with the latter in error->offset. */
+enum cleat_status
+cleat_safetensors_open_head(struct cleat_safetensors *file, const char *name,
+                            const void *head, size_t head_bytes,
+                            uint64_t file_bytes, void *block,
+                            size_t block_bytes, struct cleat_error *error);
+
 /* Unmaps. The source and the names that came of it end here. Idempotent. */
 void cleat_safetensors_close(struct cleat_safetensors *file);
 

@@ -91,13 +91,14 @@ static enum cleat_status
 check_lengths(const struct cleat_safetensors_mapping *mapping,
               uint64_t *header_bytes, struct cleat_error *error)
 {
+    const char *what = mapping->absent_bytes == 0 ? "file" : "head";
     uint64_t bytes;
 
     if (mapping->file_bytes < LENGTH_BYTES) {
         return cleat_safetensors_fail(
             error, CLEAT_MALFORMED, 0, mapping->file_bytes,
-            "%s: byte %zu: the file ends; expected 8 bytes of header length",
-            mapping->label.text, mapping->file_bytes);
+            "%s: byte %zu: the %s ends; expected 8 bytes of header length",
+            mapping->label.text, mapping->file_bytes, what);
     }
     bytes = little_endian(mapping->file);
     if (bytes > CLEAT_SAFETENSORS_HEADER_MAX) {
@@ -110,8 +111,8 @@ check_lengths(const struct cleat_safetensors_mapping *mapping,
     if (bytes > mapping->file_bytes - LENGTH_BYTES) {
         return cleat_safetensors_fail(
             error, CLEAT_MALFORMED, 0, mapping->file_bytes,
-            "%s: byte %zu: the file ends; expected %" PRIu64 " bytes of header",
-            mapping->label.text, mapping->file_bytes, bytes);
+            "%s: byte %zu: the %s ends; expected %" PRIu64 " bytes of header",
+            mapping->label.text, mapping->file_bytes, what, bytes);
     }
     if (bytes == 0 || mapping->file[LENGTH_BYTES] != '{') {
         return cleat_safetensors_fail(
@@ -212,7 +213,8 @@ cleat_safetensors_header_open(const struct cleat_safetensors_mapping *mapping,
     header->label = mapping->label;
     header->text = (const char *)mapping->file + LENGTH_BYTES;
     header->data_start = LENGTH_BYTES + header_bytes;
-    header->data_bytes = mapping->file_bytes - header->data_start;
+    header->data_bytes = mapping->file_bytes - header->data_start +
+                         mapping->absent_bytes;
     status = check_json(header, (size_t)header_bytes, error);
     if (status != CLEAT_OK) { return status; }
     return count_members(header, error);

@@ -34,6 +34,7 @@ static enum cleat_status map_open(int file,
 
     mapping->file = NULL;
     mapping->file_bytes = 0;
+    mapping->absent_bytes = 0;
     if (fstat(file, &facts) != 0) {
         status = fail_open(&mapping->label, errno, error);
     } else if (!S_ISREG(facts.st_mode)) {

@@ -498,18 +498,34 @@ cleat_safetensors_open_memory(struct cleat_safetensors *file, const char *name,
                               const void *data, size_t data_bytes, void *block,
                               size_t block_bytes, struct cleat_error *error)
 {
+    return cleat_safetensors_open_head(file, name, data, data_bytes, data_bytes,
+                                       block, block_bytes, error);
+}
+
+enum cleat_status
+cleat_safetensors_open_head(struct cleat_safetensors *file, const char *name,
+                            const void *head, size_t head_bytes,
+                            uint64_t file_bytes, void *block,
+                            size_t block_bytes, struct cleat_error *error)
+{
     struct cleat_safetensors_mapping mapping;
     struct cleat_arena arena;
     enum cleat_status status;
 
-    if (file == NULL || name == NULL || (data == NULL && data_bytes != 0)) {
+    if (file == NULL || name == NULL || (head == NULL && head_bytes != 0)) {
         return cleat_error_set(
             error, CLEAT_INVALID, 0, 0,
             "safetensors: file, name and data must be given");
     }
+    if (file_bytes < head_bytes) {
+        return cleat_error_set(
+            error, CLEAT_INVALID, 4, head_bytes,
+            "safetensors: expected at least head_bytes file_bytes");
+    }
     memset(file, 0, sizeof *file);
-    mapping.file = data;
-    mapping.file_bytes = data_bytes;
+    mapping.file = head;
+    mapping.file_bytes = head_bytes;
+    mapping.absent_bytes = file_bytes - head_bytes;
     mapping.label = cleat_safetensors_path(name);
     begin_carving(&arena, block, block_bytes);
     file->digest = cleat_digest_detect();
@@ -574,6 +590,7 @@ static enum cleat_status read_range(struct cleat_tensors_context *context,
     const struct cleat_safetensors_row *row = row_at(context, index);
     const struct cleat_safetensors_shard *shard;
     const unsigned char *from;
+    uint64_t at;
 
     if (row == NULL || offset > row->end - row->begin ||
         bytes > row->end - row->begin - offset) {
@@ -581,7 +598,11 @@ static enum cleat_status read_range(struct cleat_tensors_context *context,
     }
     if (bytes == 0) { return CLEAT_OK; }
     shard = &file->shards[row->shard];
-    from = shard->file + shard->data_start + row->begin + offset;
+    at = shard->data_start + row->begin + offset;
+    if (at > shard->file_bytes || bytes > shard->file_bytes - at) {
+        return CLEAT_STATE; /* opened by its head */
+    }
+    from = shard->file + at;
     if (crc == NULL) {
         if (to != NULL) { memcpy(to, from, bytes); }
     } else if (to == NULL) {

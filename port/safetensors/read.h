@@ -30,7 +30,7 @@ struct cleat_safetensors_shard {
     uint32_t name_bytes;
     uint32_t tensors_count; /* that the index gives to it */
     const unsigned char *file;
-    size_t file_bytes;
+    size_t file_bytes;   /* that are here */
     uint64_t data_start; /* in the file */
     bool mapped;         /* by us, or the caller's memory */
 };
@@ -40,6 +40,7 @@ struct cleat_safetensors_mapping {
     const unsigned char *file;
     size_t file_bytes;
     struct cleat_safetensors_text label; /* what error texts call it */
+    uint64_t absent_bytes;               /* that the file has behind these */
 };
 
 /* What a path turned out to be. */

@@ -20,6 +20,16 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
+/* Where a file's data starts, as the format has it; `bytes` if nowhere. */
+static size_t data_at(const uint8_t *data, size_t bytes)
+{
+    uint64_t header = 0;
+
+    if (bytes < 8) { return bytes; }
+    for (unsigned i = 0; i < 8; i++) { header |= (uint64_t)data[i] << 8 * i; }
+    return header > bytes - 8 ? bytes : (size_t)header + 8;
+}
+
 /* A refusal has a line; what fits in it has no line break. */
 static void check_error(enum cleat_status status,
                         const struct cleat_error *error)
@@ -84,9 +94,50 @@ static void check_file(const uint8_t *data, size_t bytes)
     free(block);
 }
 
+/* A head, and the number of bytes behind it, are judged as the file is. */
+static void check_head(const uint8_t *data, size_t bytes)
+{
+    size_t head_bytes = data_at(data, bytes);
+    size_t block_bytes = 64 * bytes + 4096;
+    void *block = malloc(block_bytes);
+    uint8_t *head = malloc(head_bytes == 0 ? 1 : head_bytes);
+    struct cleat_safetensors file;
+    struct cleat_safetensors part;
+    struct cleat_error error;
+    enum cleat_status status;
+
+    CHECK(block != NULL && head != NULL);
+    memcpy(head, data, head_bytes);
+    status = cleat_safetensors_open_memory(&file, "f", data, bytes, block,
+                                           block_bytes, &error);
+    if (status == CLEAT_OK) { cleat_safetensors_close(&file); }
+    CHECK(cleat_safetensors_open_head(&part, "f", head, head_bytes, bytes,
+                                      block, block_bytes, &error) == status);
+    if (status == CLEAT_OK) {
+        struct cleat_tensor_source source = cleat_safetensors_source(&part);
+        uint64_t covered = 0;
+
+        for (uint32_t i = 0; i < source.count(source.context); i++) {
+            struct cleat_tensor tensor;
+
+            CHECK(source.describe(source.context, i, &tensor) == CLEAT_OK);
+            CHECK(source.read(source.context, i, 0, (size_t)tensor.bytes, NULL,
+                              NULL) ==
+                  (tensor.bytes == 0 ? CLEAT_OK : CLEAT_STATE));
+            covered += tensor.bytes;
+        }
+        CHECK(covered == bytes - head_bytes);
+        cleat_safetensors_close(&part);
+    } else {
+        check_error(status, &error);
+    }
+    free(head);
+    free(block);
+}
+
 static void check_index(const uint8_t *data, size_t bytes)
 {
-    struct cleat_safetensors_mapping mapping = {data, bytes, {"index"}};
+    struct cleat_safetensors_mapping mapping = {data, bytes, {"index"}, 0};
     struct cleat_safetensors_index index;
     struct cleat_safetensors_shard *shards;
     struct cleat_error error;
@@ -144,6 +195,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         check_index(copy, bytes);
     } else {
         check_file(copy, bytes);
+        check_head(copy, bytes);
     }
     free(copy);
     return 0;

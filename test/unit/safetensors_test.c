@@ -220,6 +220,76 @@ static void the_reference_vectors_are_read(void **state)
     assert_int_equal(source.count(source.context), 0);
 }
 
+/* The data may be anything, and be more than any machine has. */
+static void a_head_is_read_without_its_data(void **state)
+{
+    static const char large[] = "{\"t\":{\"dtype\":\"U8\",\"shape\":["
+                                "18446744073709551000],"
+                                "\"data_offsets\":[0,18446744073709551000]}}";
+    const uint64_t large_bytes = UINT64_C(18446744073709551000);
+    const size_t head_bytes = sizeof vector_header - 1;
+    struct cleat_safetensors file;
+    struct cleat_tensor_source source;
+    struct cleat_tensor tensor;
+    struct cleat_error error;
+    unsigned char got[24];
+    uint32_t crc = 7;
+    size_t bytes;
+
+    (void)state;
+    assert_int_equal(cleat_safetensors_open_head(&file, "v", vector_header,
+                                                 head_bytes, head_bytes + 24,
+                                                 block, sizeof block, NULL),
+                     CLEAT_OK);
+    source = cleat_safetensors_source(&file);
+    assert_int_equal(source.count(source.context), 1);
+    assert_int_equal(source.describe(source.context, 0, &tensor), CLEAT_OK);
+    assert_memory_equal(tensor.name, "attn.0", tensor.name_bytes);
+    assert_int_equal(tensor.bytes, 24);
+    assert_int_equal(source.read(source.context, 0, 0, 24, got, NULL),
+                     CLEAT_STATE);
+    cleat_safetensors_close(&file);
+    for (uint64_t more = 23; more <= 25; more += 2) {
+        assert_int_equal(cleat_safetensors_open_head(
+                             &file, "v", vector_header, head_bytes,
+                             head_bytes + more, block, sizeof block, &error),
+                         CLEAT_MALFORMED);
+    }
+    assert_int_equal(cleat_safetensors_open_head(
+                         &file, "v", vector_header, head_bytes - 1,
+                         head_bytes + 24, block, sizeof block, &error),
+                     CLEAT_MALFORMED);
+    assert_non_null(strstr(error.text, "the head ends"));
+    assert_int_equal(cleat_safetensors_open_head(&file, "v", vector_header,
+                                                 head_bytes, head_bytes - 1,
+                                                 block, sizeof block, &error),
+                     CLEAT_INVALID);
+    assert_int_equal(error.offset, head_bytes);
+
+    /* What of the data is here can be read, and nothing behind it. */
+    bytes = make_file(large, 16);
+    assert_int_equal(cleat_safetensors_open_head(&file, "v", file_bytes, bytes,
+                                                 bytes - 16 + large_bytes,
+                                                 block, sizeof block, NULL),
+                     CLEAT_OK);
+    source = cleat_safetensors_source(&file);
+    expect_tensor(&source, 0, "t", CLEAT_DTYPE_U8, large_bytes, 1);
+    assert_int_equal(source.read(source.context, 0, 0, 16, got, NULL),
+                     CLEAT_OK);
+    assert_memory_equal(got, file_bytes + bytes - 16, 16);
+    assert_int_equal(source.read(source.context, 0, 1, 16, got, &crc),
+                     CLEAT_STATE);
+    assert_int_equal(
+        source.read(source.context, 0, large_bytes - 1, 1, got, &crc),
+        CLEAT_STATE);
+    assert_int_equal(source.read(source.context, 0, large_bytes, 1, got, &crc),
+                     CLEAT_INVALID);
+    assert_int_equal(crc, 7);
+    assert_int_equal(source.describe(source.context, 0, &tensor), CLEAT_OK);
+    assert_int_equal(tensor.bytes, large_bytes);
+    cleat_safetensors_close(&file);
+}
+
 static void expect_written(const struct cleat_memory_tensor *table,
                            uint32_t count, const char *header,
                            size_t header_bytes, const void *data,
@@ -1266,6 +1336,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(the_reference_vectors_are_read),
         TEST(the_reference_vectors_are_written_byte_for_byte),
+        TEST(a_head_is_read_without_its_data),
         TEST(tensors_come_in_the_order_of_their_data),
         TEST(a_range_is_read_and_digested_and_outside_is_refused),
         TEST(escaped_names_are_undone),
