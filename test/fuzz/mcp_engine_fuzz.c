@@ -226,7 +226,7 @@ static void drain(struct play *play)
 
 static unsigned digit(const char *line, size_t bytes, size_t at)
 {
-    return at < bytes ? (unsigned char)line[at] % 10u : 0;
+    return at < bytes ? (unsigned char)(line[at] - '0') % 10u : 0;
 }
 
 static uint64_t span(const char *line, size_t bytes)
