@@ -38,7 +38,6 @@
 void carrier_defaults(struct carrier *carrier)
 {
     memset(carrier, 0, sizeof *carrier);
-    carrier->job_name = CARRIER_JOB_DEFAULT;
     carrier->devices.items = carrier->devices_texts;
     carrier->devices.items_max = CARRIER_DEVICES_MAX;
     carrier->fd = -1;
@@ -53,8 +52,10 @@ static int refuse(const struct carrier *carrier, const char *command,
 static int check_job(const struct carrier *carrier, const char *command)
 {
     const char *job = carrier->job_name;
-    size_t bytes = strlen(job);
+    size_t bytes;
 
+    if (job == NULL) { return 0; }
+    bytes = strlen(job);
     if (bytes <= CLEAT_STORE_JOB_MAX && job[0] != '/' &&
         job[bytes - 1] != '/') {
         return 0;
@@ -134,13 +135,17 @@ int carrier_parse(struct carrier *carrier, const char *command)
     if (result != 0) { return result; }
     carrier->is_nccl = spec != NULL && strcmp(spec, "nccl") == 0;
     result = parse_nccl(carrier, command);
-    if (result != 0 || carrier->is_nccl) { return result; }
-    if (spec == NULL || strcmp(spec, "shm") == 0) { return 0; }
+    if (result != 0) { return result; }
+    if (carrier->is_nccl || spec == NULL || strcmp(spec, "shm") == 0) {
+        if (carrier->job_name == NULL) { return 0; }
+        return options_fail(command, "--job: only with --transport store:SPEC");
+    }
     if (strncmp(spec, PREFIX, strlen(PREFIX)) != 0) {
         return refuse(carrier, command,
                       "expected shm, nccl, or store: and a store, as in "
                       "store:memory");
     }
+    if (carrier->job_name == NULL) { carrier->job_name = CARRIER_JOB_DEFAULT; }
     spec += strlen(PREFIX);
     carrier->is_store = true;
     carrier->own = strcmp(spec, "memory") == 0;

@@ -308,12 +308,13 @@ static bool add_rows(struct store_job *job, const unsigned char *head,
 {
     struct store_tensors tensors = {0};
     struct cleat_error error = {0};
+    enum cleat_status status = open_file(&tensors, job->rows.each[0].key, head,
+                                         head_bytes, bytes, &error);
     bool is_one = false;
 
-    if (open_file(&tensors, job->rows.each[0].key, head, head_bytes, bytes,
-                  &error) != CLEAT_OK ||
-        tensors.data_at != head_bytes) {
-        refuse_head(job, CLEAT_MALFORMED,
+    if (status != CLEAT_OK || tensors.data_at != head_bytes) {
+        refuse_head(job,
+                    status == CLEAT_CAPACITY ? CLEAT_CAPACITY : CLEAT_MALFORMED,
                     error.text[0] != '\0' ? error.text : not_a_head);
     } else if (add_tensors(job, NULL, &tensors, "") != 0) {
         job->rows.count = 1;

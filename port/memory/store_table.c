@@ -20,7 +20,7 @@
 #include <string.h>
 
 #define MAGIC UINT64_C(0x31524F545354434C) /* "LCTSTOR1" */
-#define VERSION 1u
+#define VERSION 2u
 #define PAGE_BYTES 4096u
 
 #define UNITS_MIN_BYTES 1152u

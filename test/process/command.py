@@ -799,7 +799,10 @@ def bad_input(folder, weights):
             (("--digest", "off"), ("--digest", "--transport nccl")),
             (("--job", "/a"), ("--job /a", "slash")),
             (("--job", "a/"), ("--job a/", "slash")),
-            (("--job", "x" * 97), ("--job", "96"))):
+            (("--job", "x" * 97), ("--job", "96")),
+            (("--job", "a"), ("--job", "--transport store:SPEC")),
+            (("--job", "a", "--transport", "shm"), ("--job", "store:SPEC")),
+            (("--job", ""), ("--job", "empty"))):
         yield weights + options, words
     for spec, words in (
             ("", ("--fault",)),
