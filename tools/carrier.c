@@ -15,8 +15,12 @@
 #include <unistd.h>
 
 #include "carrier_gpu.h"
+#include "cleat/local.h"
 
 #define PREFIX "store:"
+
+_Static_assert(JOB_BUCKET_MIB == CLEAT_LOCAL_BUCKET_BYTES_DEFAULT >> 20,
+               "one default for the library and the command");
 
 /* Calls of the store that one process makes at once: a put or a get, a question
  * and an acknowledgement. */
@@ -126,7 +130,7 @@ static int parse_nccl(struct carrier *carrier, const char *command)
     return result == 0 ? parse_devices(carrier, command) : result;
 }
 
-int carrier_parse(struct carrier *carrier, const char *command)
+int carrier_parse(struct carrier *carrier, struct job *job, const char *command)
 {
     char line[STORE_OPEN_LINE_BYTES];
     const char *spec = carrier->transport;
@@ -134,6 +138,10 @@ int carrier_parse(struct carrier *carrier, const char *command)
 
     if (result != 0) { return result; }
     carrier->is_nccl = spec != NULL && strcmp(spec, "nccl") == 0;
+    if (job->bucket_mib == 0) {
+        job->bucket_mib = carrier->is_nccl ? JOB_BUCKET_MIB_NCCL
+                                           : JOB_BUCKET_MIB;
+    }
     result = parse_nccl(carrier, command);
     if (result != 0) { return result; }
     if (carrier->is_nccl || spec == NULL || strcmp(spec, "shm") == 0) {

@@ -83,8 +83,10 @@ struct carrier {
 
 void carrier_defaults(struct carrier *carrier);
 
-/* Reads the options. Returns 0, or 2 after one line on stderr. */
-int carrier_parse(struct carrier *carrier, const char *command);
+/* Reads the options, and says how large the job's buckets are unless that was
+ * told. Returns 0, or 2 after one line on stderr. */
+int carrier_parse(struct carrier *carrier, struct job *job,
+                  const char *command);
 
 /* Which device a member is to use: what was given, again from the start where
  * members are more; the member's number, likewise, where nothing was. */

@@ -19,6 +19,9 @@
 #define LOOK_NAP_NS 1000000
 #define MIB (1024.0 * 1024.0)
 
+_Static_assert(JOB_BUCKET_MIB_NCCL == CLEAT_NCCL_BUCKET_BYTES_DEFAULT >> 20,
+               "one default for the library and the command");
+
 static int refuse(const char *command, const char *why)
 {
     return options_fail(command, "--transport nccl: %s", why);

@@ -624,7 +624,9 @@ int cleat_tool_engine(int argc, char **argv)
     engine.digest = cleat_digest_detect();
     result = options_parse(&options, argc, argv);
     engine.random = (engine.random + engine.member) * 2 + 1; /* never 0 */
-    if (result == 0) { result = carrier_parse(&engine.carrier, COMMAND); }
+    if (result == 0) {
+        result = carrier_parse(&engine.carrier, &engine.job, COMMAND);
+    }
     if (result == 0) { result = job_open(&engine.job, COMMAND); }
     if (result == 0) {
         result = strikes_open(&engine.strikes, COMMAND, &faults,

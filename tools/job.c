@@ -10,7 +10,6 @@
 void job_defaults(struct job *job)
 {
     memset(job, 0, sizeof *job);
-    job->bucket_mib = 4;
     job->step_timeout_ns = 10 * CLEAT_NS_PER_S;
 }
 

@@ -14,11 +14,15 @@
 enum job_mode { JOB_STAGED, JOB_IN_PLACE };
 
 #define JOB_BUCKET_MIB_MAX 1024u
+/* Unless told: what caches hold on the way; over NCCL, what hides the start of
+ * an operation. The defaults of cleat/local.h and cleat/nccl.h. */
+#define JOB_BUCKET_MIB 4u
+#define JOB_BUCKET_MIB_NCCL 512u
 
 struct job {
     /* As given; job_defaults fills them. */
     const char *weights;
-    uint64_t bucket_mib;
+    uint64_t bucket_mib; /* 0: not given; carrier_parse has a default */
     uint64_t step_timeout_ns;
     uint32_t mode; /* enum job_mode */
 

@@ -28,7 +28,7 @@ static const char usage[] =
     "  --replicas-min N       fewer serving is a failure (1)\n"
     "  --mode M               staged (default): the new version beside the\n"
     "                         old; in-place: over it\n"
-    "  --bucket-mib N         of one transfer slot (4)\n"
+    "  --bucket-mib N         of one transfer slot (4; with nccl 512)\n"
     "  --slots N              how many, 1 to 8 (3)\n"
     "  --attempts-max N       the first included (3)\n"
     "  --step-timeout-s S     of each step (10)\n"
@@ -253,7 +253,9 @@ int cleat_tool_sync(int argc, char **argv)
     set_defaults(&setup);
     result = parse(&setup, &faults, argc, argv);
     if (result == 0) { result = check_counts(&setup); }
-    if (result == 0) { result = carrier_parse(&setup.carrier, COMMAND); }
+    if (result == 0) {
+        result = carrier_parse(&setup.carrier, &setup.job, COMMAND);
+    }
     if (result == 0) { result = read_faults(&setup, &faults); }
     if (result == 0) { result = job_open(&setup.job, COMMAND); }
     if (result != 0) { return result; }

@@ -225,7 +225,9 @@ int cleat_tool_trainer(int argc, char **argv)
     carrier_defaults(&trainer.carrier);
     trainer.slots = CLEAT_MEMORY_SLOTS_DEFAULT;
     result = options_parse(&options, argc, argv);
-    if (result == 0) { result = carrier_parse(&trainer.carrier, COMMAND); }
+    if (result == 0) {
+        result = carrier_parse(&trainer.carrier, &trainer.job, COMMAND);
+    }
     if (result == 0) { result = job_open(&trainer.job, COMMAND); }
     if (result == 0) {
         result = strikes_open(&trainer.strikes, COMMAND, &faults,
