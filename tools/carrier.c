@@ -16,11 +16,9 @@
 
 #include "carrier_gpu.h"
 #include "cleat/local.h"
+#include "cleat/nccl.h"
 
 #define PREFIX "store:"
-
-_Static_assert(JOB_BUCKET_MIB == CLEAT_LOCAL_BUCKET_BYTES_DEFAULT >> 20,
-               "one default for the library and the command");
 
 /* Calls of the store that one process makes at once: a put or a get, a question
  * and an acknowledgement. */
@@ -139,8 +137,10 @@ int carrier_parse(struct carrier *carrier, struct job *job, const char *command)
     if (result != 0) { return result; }
     carrier->is_nccl = spec != NULL && strcmp(spec, "nccl") == 0;
     if (job->bucket_mib == 0) {
-        job->bucket_mib = carrier->is_nccl ? JOB_BUCKET_MIB_NCCL
-                                           : JOB_BUCKET_MIB;
+        job->bucket_mib = (carrier->is_nccl
+                               ? CLEAT_NCCL_BUCKET_BYTES_DEFAULT
+                               : CLEAT_LOCAL_BUCKET_BYTES_DEFAULT) >>
+                          20;
     }
     result = parse_nccl(carrier, command);
     if (result != 0) { return result; }

@@ -28,8 +28,8 @@
 struct carrier {
     /* As given: rows of an option table. */
     const char *transport; /* NULL: shm */
-    const char *job_name;
-    const char *map; /* of a trainer or an engine: the job's own memory */
+    const char *job_name;  /* without a store NULL */
+    const char *map;       /* of a trainer or an engine: the job's own memory */
 
     const char *topology;        /* NULL: broadcast */
     struct option_texts devices; /* the coordinator's: of all, the trainer

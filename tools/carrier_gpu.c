@@ -19,9 +19,6 @@
 #define LOOK_NAP_NS 1000000
 #define MIB (1024.0 * 1024.0)
 
-_Static_assert(JOB_BUCKET_MIB_NCCL == CLEAT_NCCL_BUCKET_BYTES_DEFAULT >> 20,
-               "one default for the library and the command");
-
 static int refuse(const char *command, const char *why)
 {
     return options_fail(command, "--transport nccl: %s", why);
@@ -331,7 +328,7 @@ static struct cleat_nccl_config configure(const struct carrier *carrier,
     config.topology = carrier->fans_out ? CLEAT_NCCL_FAN_OUT
                                         : CLEAT_NCCL_BROADCAST;
     config.on_device = carrier->skips_digest ? 1 : 0;
-    config.bucket_ns = job->step_timeout_ns;
+    config.bucket_ns = job_bucket_ns(job);
     return config;
 }
 

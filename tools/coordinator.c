@@ -26,10 +26,6 @@
 /* A round ends when every serving engine has hashed this many windows. */
 #define WINDOWS_A_ROUND 16u
 
-/* How slow a transfer may be before it counts as failed, beside what a step
- * may take anyway: this many bytes a second to each receiver. */
-#define FLOOR_BYTES_PER_S (UINT64_C(64) << 20)
-
 #define LEASE_NS (2 * CLEAT_NS_PER_S)
 #define REAP_NS (5 * CLEAT_NS_PER_S)
 #define RETRY_NS_MAX (200 * CLEAT_NS_PER_MS)
@@ -109,14 +105,6 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* What a transfer of `bytes` may take at the floor rate. */
-static uint64_t floor_ns(uint64_t bytes, uint64_t receivers)
-{
-    uint64_t ms = bytes / (FLOOR_BYTES_PER_S / 1000) + 1;
-
-    return ms * receivers * CLEAT_NS_PER_MS;
-}
-
 static struct cleat_sync_config sync_config(const struct sync_setup *setup)
 {
     uint64_t step_ns = setup->job.step_timeout_ns;
@@ -134,12 +122,12 @@ static struct cleat_sync_config sync_config(const struct sync_setup *setup)
     config.retry_ns = step_ns / 5 < RETRY_NS_MAX ? step_ns / 5 : RETRY_NS_MAX;
     /* In prepare the trainer reads all of its weights once, for their digests,
      * and once more where it takes them to its GPU; in send all of them go to
-     * every receiver. */
+     * every receiver; an end that hears nothing gives up before that. */
     config.step_ns[CLEAT_SYNC_PREPARE] =
         step_ns +
-        floor_ns(setup->job.bytes, setup->carrier.skips_digest ? 2 : 1);
-    config.step_ns[CLEAT_SYNC_SEND] = step_ns +
-                                      floor_ns(setup->job.bytes, receivers);
+        job_floor_ns(setup->job.bytes, setup->carrier.skips_digest ? 2 : 1);
+    config.step_ns[CLEAT_SYNC_SEND] = job_bucket_ns(&setup->job) +
+                                      job_floor_ns(setup->job.bytes, receivers);
     /* Long enough to become certain: a killed child is reaped, or the last
      * lease of one that is no child has run out. */
     config.step_ns[CLEAT_SYNC_EXPEL] = step_ns > certain_ns ? step_ns
@@ -1083,7 +1071,7 @@ static void await_dump(struct coordinator *c, uint32_t replica)
     struct cleat_clock clock = cleat_linux_clock();
     uint64_t end_ns = cleat_time_add(
         clock.now_ns(clock.context),
-        DUMP_NS + floor_ns(c->setup->job.bytes, c->config.replicas));
+        DUMP_NS + job_floor_ns(c->setup->job.bytes, c->config.replicas));
     uint32_t member = cleat_sync_member_number(&c->config, replica, 0);
     uint64_t seen = 0;
 

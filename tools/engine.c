@@ -456,7 +456,7 @@ static struct cleat_local_engine_config configure(struct engine *engine)
     config.live = engine->weights[0].sink;
     if (copies_of(engine) == 2) { config.staged = engine->weights[1].sink; }
     config.transfer.bucket_bytes = engine->job.bucket_bytes;
-    config.transfer.silence_ns = engine->job.step_timeout_ns;
+    config.transfer.silence_ns = job_bucket_ns(&engine->job);
     config.transfer.skips_digest = engine->carrier.skips_digest ? 1 : 0;
     config.transfer.hook = engine_bucket;
     config.transfer.hook_context = engine;

@@ -2,10 +2,14 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "job.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "board.h"
+
+/* Bytes a second to each receiver. */
+#define FLOOR_BYTES_PER_S (UINT64_C(64) << 20)
 
 void job_defaults(struct job *job)
 {
@@ -107,8 +111,10 @@ static enum cleat_status open_weights(struct job *job,
 int job_open(struct job *job, const char *command)
 {
     struct cleat_error error;
-    enum cleat_status status = open_weights(job, &error);
+    enum cleat_status status;
 
+    assert(job->bucket_mib != 0);
+    status = open_weights(job, &error);
     if (status == CLEAT_OK) {
         job->bucket_bytes = (uint32_t)(job->bucket_mib << 20);
         job->source = cleat_safetensors_source(&job->file);
@@ -126,4 +132,21 @@ void job_close(struct job *job)
         free(job->blocks[i]);
         job->blocks[i] = NULL;
     }
+}
+
+uint64_t job_floor_ns(uint64_t bytes, uint64_t receivers)
+{
+    uint64_t ms = bytes / (FLOOR_BYTES_PER_S / 1000) + 1;
+
+    return ms * receivers * CLEAT_NS_PER_MS;
+}
+
+/* The plan's first bucket is its largest. */
+uint64_t job_bucket_ns(const struct job *job)
+{
+    uint64_t bytes = cleat_plan_buckets(&job->plan) == 0
+                         ? 0
+                         : cleat_plan_bucket_bytes(&job->plan, 0);
+
+    return job->step_timeout_ns + job_floor_ns(bytes, 1);
 }

@@ -14,10 +14,6 @@
 enum job_mode { JOB_STAGED, JOB_IN_PLACE };
 
 #define JOB_BUCKET_MIB_MAX 1024u
-/* Unless told: what caches hold on the way; over NCCL, what hides the start of
- * an operation. The defaults of cleat/local.h and cleat/nccl.h. */
-#define JOB_BUCKET_MIB 4u
-#define JOB_BUCKET_MIB_NCCL 512u
 
 struct job {
     /* As given; job_defaults fills them. */
@@ -62,10 +58,19 @@ struct job {
 
 void job_defaults(struct job *job);
 
-/* Reads the weights' table and makes the plan. Returns 0, or 2 after one line
- * on stderr that starts with `command`. */
+/* Reads the weights' table and makes the plan, of buckets of bucket_mib, which
+ * is not 0: see carrier_parse. Returns 0, or 2 after one line on stderr that
+ * starts with `command`. */
 int job_open(struct job *job, const char *command);
 void job_close(struct job *job);
+
+/* How long moving `bytes` to so many receivers may take before it counts as
+ * failed, beside what a step may take anyway. */
+uint64_t job_floor_ns(uint64_t bytes, uint64_t receivers);
+
+/* How long an end may hear nothing of a bucket: a step's timeout, and what the
+ * largest bucket may take. After job_open. */
+uint64_t job_bucket_ns(const struct job *job);
 
 /* Bytes of window `window` of the flat address space. */
 static inline uint32_t job_window_bytes(const struct job *job, uint32_t window)

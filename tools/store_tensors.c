@@ -281,9 +281,13 @@ static unsigned char *get_head(struct store_job *job, uint64_t *bytes)
     }
     *bytes = row->actual;
     row->bytes = row->actual;
-    head = *bytes > HEAD_BYTES_MAX ? NULL : malloc((size_t)*bytes + 1);
-    if (head == NULL) {
+    if (*bytes > HEAD_BYTES_MAX) {
         store_row_fail(row, CLEAT_LIMIT, 0);
+        return NULL;
+    }
+    head = malloc((size_t)*bytes + 1);
+    if (head == NULL) {
+        store_row_fail(row, CLEAT_CAPACITY, ENOMEM);
         return NULL;
     }
     store_batch_begin(job);
@@ -315,7 +319,7 @@ static bool add_rows(struct store_job *job, const unsigned char *head,
     if (status != CLEAT_OK || tensors.data_at != head_bytes) {
         refuse_head(job,
                     status == CLEAT_CAPACITY ? CLEAT_CAPACITY : CLEAT_MALFORMED,
-                    error.text[0] != '\0' ? error.text : not_a_head);
+                    status != CLEAT_OK ? error.text : not_a_head);
     } else if (add_tensors(job, NULL, &tensors, "") != 0) {
         job->rows.count = 1;
         refuse_head(job, CLEAT_MALFORMED, "a tensor's name cannot be a key");

@@ -136,7 +136,7 @@ static struct cleat_local_trainer_config configure(struct trainer *trainer)
     config.receivers_max = (uint32_t)trainer->receivers;
     config.transfer.bucket_bytes = trainer->job.bucket_bytes;
     config.transfer.slots_count = (uint32_t)trainer->slots;
-    config.transfer.silence_ns = trainer->job.step_timeout_ns;
+    config.transfer.silence_ns = job_bucket_ns(&trainer->job);
     config.transfer.hold_bucket = strikes_hold_bucket(&trainer->strikes);
     config.transfer.skips_digest = trainer->carrier.skips_digest ? 1 : 0;
     config.transfer.hook = trainer_bucket;

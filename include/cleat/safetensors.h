@@ -128,8 +128,10 @@ cleat_safetensors_open_memory(struct cleat_safetensors *file, const char *name,
  *   head         its first head_bytes bytes, the whole header at least; the
  *                caller's, must outlive `file`
  *   file_bytes   of the whole file; only a number, however large
- * Returns what cleat_safetensors_open_memory does; CLEAT_INVALID also for fewer
- * file_bytes than head_bytes, with the latter in error->offset. */
+ * Returns what cleat_safetensors_open_memory does; CLEAT_MALFORMED also for a
+ * head that ends within the header, whose length its first 8 bytes tell;
+ * CLEAT_INVALID for fewer file_bytes than head_bytes, with the latter in
+ * error->offset. */
 enum cleat_status
 cleat_safetensors_open_head(struct cleat_safetensors *file, const char *name,
                             const void *head, size_t head_bytes,

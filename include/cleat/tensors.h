@@ -15,7 +15,8 @@
  *   MUST     return what it did as a status, and CLEAT_OK only when all of the
  *            bytes asked for have moved: a short read is CLEAT_SHORT, an
  *            operating system's or device's refusal CLEAT_IO or
- *            CLEAT_DEVICE_LOST;
+ *            CLEAT_DEVICE_LOST, a tensor of which there is only the table's
+ *            row CLEAT_STATE;
  *   MUST     leave *crc untouched when it fails;
  *   MUST     let count, describe and read be called by any thread, and by
  *            several at once;

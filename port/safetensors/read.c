@@ -515,12 +515,12 @@ cleat_safetensors_open_head(struct cleat_safetensors *file, const char *name,
     if (file == NULL || name == NULL || (head == NULL && head_bytes != 0)) {
         return cleat_error_set(
             error, CLEAT_INVALID, 0, 0,
-            "safetensors: file, name and data must be given");
+            "safetensors: file, name and its bytes must be given");
     }
     if (file_bytes < head_bytes) {
         return cleat_error_set(
-            error, CLEAT_INVALID, 4, head_bytes,
-            "safetensors: expected at least head_bytes file_bytes");
+            error, CLEAT_INVALID, 0, head_bytes,
+            "safetensors: file_bytes is less than head_bytes");
     }
     memset(file, 0, sizeof *file);
     mapping.file = head;

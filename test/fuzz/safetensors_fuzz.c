@@ -94,45 +94,54 @@ static void check_file(const uint8_t *data, size_t bytes)
     free(block);
 }
 
-/* A head, and the number of bytes behind it, are judged as the file is. */
-static void check_head(const uint8_t *data, size_t bytes)
+/* The first head_bytes bytes, and how many there are in all, are judged as the
+ * file is, and what of the data is among them is read. */
+static void check_head(const uint8_t *data, size_t bytes, size_t head_bytes)
 {
-    size_t head_bytes = data_at(data, bytes);
     size_t block_bytes = 64 * bytes + 4096;
-    void *block = malloc(block_bytes);
+    void *blocks[2] = {malloc(block_bytes), malloc(block_bytes)};
     uint8_t *head = malloc(head_bytes == 0 ? 1 : head_bytes);
     struct cleat_safetensors file;
     struct cleat_safetensors part;
     struct cleat_error error;
     enum cleat_status status;
 
-    CHECK(block != NULL && head != NULL);
+    CHECK(blocks[0] != NULL && blocks[1] != NULL && head != NULL);
     memcpy(head, data, head_bytes);
-    status = cleat_safetensors_open_memory(&file, "f", data, bytes, block,
+    status = cleat_safetensors_open_memory(&file, "f", data, bytes, blocks[0],
                                            block_bytes, &error);
-    if (status == CLEAT_OK) { cleat_safetensors_close(&file); }
     CHECK(cleat_safetensors_open_head(&part, "f", head, head_bytes, bytes,
-                                      block, block_bytes, &error) == status);
+                                      blocks[1], block_bytes,
+                                      &error) == status);
     if (status == CLEAT_OK) {
+        struct cleat_tensor_source whole = cleat_safetensors_source(&file);
         struct cleat_tensor_source source = cleat_safetensors_source(&part);
-        uint64_t covered = 0;
+        size_t at = data_at(data, bytes);
 
         for (uint32_t i = 0; i < source.count(source.context); i++) {
             struct cleat_tensor tensor;
+            uint32_t crc = 0;
+            uint32_t expected = 0;
+            bool here;
 
             CHECK(source.describe(source.context, i, &tensor) == CLEAT_OK);
+            at += (size_t)tensor.bytes;
+            here = tensor.bytes == 0 || at <= head_bytes;
             CHECK(source.read(source.context, i, 0, (size_t)tensor.bytes, NULL,
-                              NULL) ==
-                  (tensor.bytes == 0 ? CLEAT_OK : CLEAT_STATE));
-            covered += tensor.bytes;
+                              &crc) == (here ? CLEAT_OK : CLEAT_STATE));
+            CHECK(whole.read(whole.context, i, 0, (size_t)tensor.bytes, NULL,
+                             &expected) == CLEAT_OK);
+            CHECK(crc == (here ? expected : 0));
         }
-        CHECK(covered == bytes - head_bytes);
+        CHECK(at == bytes);
         cleat_safetensors_close(&part);
+        cleat_safetensors_close(&file);
     } else {
         check_error(status, &error);
     }
     free(head);
-    free(block);
+    free(blocks[0]);
+    free(blocks[1]);
 }
 
 static void check_index(const uint8_t *data, size_t bytes)
@@ -187,7 +196,7 @@ static void check_index(const uint8_t *data, size_t bytes)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     /* Exactly as large as it is, so that a sanitizer sees every byte beyond. */
-    uint8_t *copy = malloc(bytes == 0 ? 1 : bytes);
+    uint8_t *copy = calloc(1, bytes == 0 ? 1 : bytes);
 
     CHECK(copy != NULL);
     if (bytes > 0) { memcpy(copy, data, bytes); }
@@ -195,7 +204,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         check_index(copy, bytes);
     } else {
         check_file(copy, bytes);
-        check_head(copy, bytes);
+        check_head(copy, bytes, data_at(copy, bytes));
+        check_head(copy, bytes, bytes - (bytes - data_at(copy, bytes)) / 2);
     }
     free(copy);
     return 0;

@@ -802,6 +802,7 @@ def bad_input(folder, weights):
             (("--job", "x" * 97), ("--job", "96")),
             (("--job", "a"), ("--job", "--transport store:SPEC")),
             (("--job", "a", "--transport", "shm"), ("--job", "store:SPEC")),
+            (("--job", "a", "--transport", "nccl"), ("--job", "store:SPEC")),
             (("--job", ""), ("--job", "empty"))):
         yield weights + options, words
     for spec, words in (

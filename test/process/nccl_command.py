@@ -158,20 +158,22 @@ class Tests:
                 gpus, more=allowed) as job:
             self.finish(job, 0)
 
-    # Which is more than these weights are.
     def a_bucket_has_512_mib_unless_told(self):
+        """More than these weights have: it goes well as one bucket."""
         with self.gpus() as gpus, harness.Job(
                 self.cleat, self.weights, "--transport", "nccl", "--replicas",
                 "2", environment=gpus.environment()) as job:
             expect(job.wait() == 0, job.out, job.lines)
             expect(job.report()["transport"] == "nccl", job.report())
             job.expect_nothing_left()
-        done = subprocess.run(
-            [self.cleat, "sync", "--weights", self.weights, "--transport",
-             "nccl", "--fault", "send@2:1:kill"], capture_output=True,
-            text=True, check=False, timeout=harness.WATCHDOG_S)
-        expect(done.returncode == 2 and "there is only 1 bucket" in done.stderr,
-               done.returncode, done.stderr)
+        with self.gpus() as gpus, harness.Job(
+                self.cleat, self.weights, "--transport", "nccl", "--listen",
+                "socket", environment=gpus.environment()) as job:
+            line = job.await_line("  ")
+            expect("--bucket-mib 512 " in line, line)
+            job.await_line("cleat sync: waiting for trainer")
+            job.kill(signal.SIGTERM)
+            expect(job.wait() != 0, job.lines)
 
     def the_oldest_nccl_that_is_taken_brings_it_too(self):
         with self.gpus("", "nccl_2_19") as gpus, self.job(

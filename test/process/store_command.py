@@ -688,7 +688,8 @@ class Tests:
                         head + b"CLTS" + b"\0" * 4 + b"\xff" * 8,
                         head + b"CLTS" + b"\0" * 4 + struct.pack("<Q", 1 << 40),
                         head + b"CLTS" + b"\0" * 4 + struct.pack("<Q", 5),
-                        head[:-1] + b"CLTS" + b"\0" * 4 + struct.pack("<Q", 4)):
+                        head[:-1] + b"CLTS" + b"\0" * 4 + struct.pack("<Q", 4),
+                        valid + b"CLTS" + b"\0" * 4 + struct.pack("<Q", 0)):
             with self.place() as place:
                 place.put(place.values({HEADER: content}))
                 done = place.get("--to", "out.safetensors",
@@ -699,6 +700,7 @@ class Tests:
                 # None is believed so far that its file is made.
                 expect(values[HEADER]["status"] == "MALFORMED", values)
                 expect(report["error"], "no word about it:", done)
+                expect("block" not in report["error"], report["error"])
                 expect(set(os.listdir(place.folder)) == {"in"}, "files left")
 
     def a_header_with_a_name_that_is_no_key_is_refused(self):

@@ -244,7 +244,8 @@ static void a_head_is_read_without_its_data(void **state)
     source = cleat_safetensors_source(&file);
     assert_int_equal(source.count(source.context), 1);
     assert_int_equal(source.describe(source.context, 0, &tensor), CLEAT_OK);
-    assert_memory_equal(tensor.name, "attn.0", tensor.name_bytes);
+    assert_int_equal(tensor.name_bytes, 6);
+    assert_memory_equal(tensor.name, "attn.0", 6);
     assert_int_equal(tensor.bytes, 24);
     assert_int_equal(source.read(source.context, 0, 0, 24, got, NULL),
                      CLEAT_STATE);
@@ -265,6 +266,22 @@ static void a_head_is_read_without_its_data(void **state)
                                                  block, sizeof block, &error),
                      CLEAT_INVALID);
     assert_int_equal(error.offset, head_bytes);
+    assert_int_equal(cleat_safetensors_open_head(&file, "v", NULL, 0, 99, block,
+                                                 sizeof block, &error),
+                     CLEAT_MALFORMED);
+    assert_non_null(strstr(error.text, "the head ends"));
+    assert_int_equal(cleat_safetensors_open_head(&file, "v", NULL, 1, 99, block,
+                                                 sizeof block, &error),
+                     CLEAT_INVALID);
+    assert_int_equal(cleat_safetensors_open_head(&file, "v", vector_header,
+                                                 head_bytes, head_bytes + 24,
+                                                 NULL, 0, &error),
+                     CLEAT_TOO_SMALL);
+    assert_int_equal(cleat_safetensors_open_head(
+                         &file, "v", vector_header, head_bytes, head_bytes + 24,
+                         block, (size_t)error.offset, NULL),
+                     CLEAT_OK);
+    cleat_safetensors_close(&file);
 
     /* What of the data is here can be read, and nothing behind it. */
     bytes = make_file(large, 16);

@@ -91,6 +91,7 @@ static int set_up(void **state)
     write_file(&f);
     job_defaults(&f.job);
     f.job.weights = f.path;
+    f.job.bucket_mib = 4;
     assert_int_equal(job_open(&f.job, "test"), 0);
     f.versions.job = &f.job;
     f.source = version_source(&f.versions);
