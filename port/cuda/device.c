@@ -56,6 +56,7 @@ enum cleat_status cleat_cuda_serve(struct cleat_cuda *cuda)
         cuda->driver.p_cuThreadExchangeStreamCaptureMode == NULL) {
         return status;
     }
+    if (cleat_cuda_lost(cuda, NULL)) { return CLEAT_DEVICE_LOST; } /* since */
     return cuda_means(cuda,
                       cuda->driver.p_cuThreadExchangeStreamCaptureMode(&mode));
 }

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleat/memory_tensors.h"
@@ -94,6 +95,17 @@ static void make_job(void)
     must(at <= FLAT_MAX);
 }
 
+/* The owner's and the reaper's: what a thread has been on its way to call since
+ * before a device was lost, it may still call. */
+static void await_threads(void)
+{
+    const struct timespec nap = {.tv_nsec = 1000000};
+
+    while (fake_gpu_counts().capture_modes < 2) {
+        must(nanosleep(&nap, NULL) == 0);
+    }
+}
+
 static void open_with(bool on_device, uint64_t patience_ns)
 {
     struct cleat_nccl_config nccl;
@@ -111,6 +123,7 @@ static void open_with(bool on_device, uint64_t patience_ns)
     nccl.on_device = on_device;
     must(cleat_nccl_receiver_open(block, sizeof block, &nccl, &receiver,
                                   NULL) == CLEAT_OK);
+    await_threads();
     must(weights_gpu_open(&config, "test", &weights) == 0);
     fake_gpu_seal();
     cleat_test_forbid_malloc(true);

@@ -919,6 +919,7 @@ CUresult CUDAAPI cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode)
     }
     capture_mode = *mode;
     *mode = before;
+    counts()->capture_modes++;
     return leave(&call, CUDA_SUCCESS);
 }
 

@@ -130,6 +130,9 @@ struct fake_counts {
     uint64_t misuses;         /* where lenient; else there is at most one */
     uint64_t no_context;      /* calls that needed a current context */
     uint64_t unpinned_copies; /* asynchronous, from or to such host memory */
+    uint64_t capture_modes; /* cuThreadExchangeStreamCaptureMode: a thread that
+                               serves makes it once, and no call before its
+                               first work */
     uint64_t copies;
     uint64_t copied_bytes;
     uint64_t allocations; /* alive, device memory of any kind */
