@@ -179,27 +179,12 @@ uint32_t carrier_device(const struct carrier *carrier, uint32_t member)
 
 /* ---- the store ---------------------------------------------------------- */
 
-static uint32_t buckets_of(const struct job *job)
-{
-    uint32_t buckets = cleat_plan_buckets(&job->plan);
-
-    return buckets == 0 ? 1 : buckets;
-}
-
-/* The plan's first bucket is its largest. */
-static uint32_t bucket_bytes_of(const struct job *job)
-{
-    return cleat_plan_buckets(&job->plan) == 0
-               ? CLEAT_PLAN_ALIGN
-               : cleat_plan_bucket_bytes(&job->plan, 0);
-}
-
 /* What a store in memory needs for the job's objects. */
 static uint64_t map_bytes(const struct job *job, uint32_t slots,
                           uint32_t receivers, uint32_t *keys)
 {
     struct cleat_memory_store_config config = {.unit_bytes = MAP_UNIT_BYTES};
-    uint64_t bucket = (uint64_t)bucket_bytes_of(job) + 2 * MAP_UNIT_BYTES;
+    uint64_t bucket = (uint64_t)job_bucket_bytes(job) + 2 * MAP_UNIT_BYTES;
     uint64_t acks = (uint64_t)receivers * (slots + 2) * 2 * MAP_UNIT_BYTES;
     uint64_t bytes = MAP_SPARE * ((slots + 1) * bucket + acks) + MAP_MIN;
 
@@ -395,7 +380,8 @@ static enum cleat_status open_slots(struct carrier *carrier,
                                     const struct job *job, uint32_t slots,
                                     struct cleat_error *error)
 {
-    carrier->slots_bytes = slots * CLEAT_STORE_SLOT_BYTES(bucket_bytes_of(job));
+    carrier->slots_bytes = slots *
+                           CLEAT_STORE_SLOT_BYTES(job_bucket_bytes(job));
     carrier->slots = memory(carrier->slots_bytes);
     if (carrier->slots != NULL) { return CLEAT_OK; }
     return cleat_error_set(error, CLEAT_IO, 0, carrier->slots_bytes,
@@ -426,7 +412,7 @@ common(struct carrier *carrier, const struct job *job, uint32_t slots)
         .mailboxes = carrier->mailboxes,
         .job = carrier->job_name,
         .slots = carrier->slots,
-        .bucket_bytes = bucket_bytes_of(job),
+        .bucket_bytes = job_bucket_bytes(job),
         .slots_count = slots,
         .timeout_ns = job->step_timeout_ns,
     };
@@ -445,12 +431,12 @@ static enum cleat_status open_sender(struct carrier *carrier,
                                      struct cleat_error *error)
 {
     struct cleat_store_sender_config config = {.receivers_max = receivers,
-                                               .buckets_max = buckets_of(job)};
+                                               .buckets_max = job_buckets(job)};
     size_t bytes = cleat_store_sender_bytes(&config);
     void *block = memory(bytes);
     enum cleat_status status;
 
-    slots = least(slots, buckets_of(job));
+    slots = least(slots, job_buckets(job));
     if (block == NULL ||
         getrandom(&config.run, sizeof config.run, 0) != sizeof config.run) {
         return cleat_error_set(error, CLEAT_IO, 0, 0,
@@ -469,7 +455,7 @@ static enum cleat_status open_receiver(struct carrier *carrier,
                                        const struct job *job,
                                        struct cleat_error *error)
 {
-    uint32_t slots = least(CLEAT_STORE_SLOTS_DEFAULT, buckets_of(job));
+    uint32_t slots = least(CLEAT_STORE_SLOTS_DEFAULT, job_buckets(job));
     struct cleat_store_receiver_config config;
     size_t bytes = 0;
     void *block;

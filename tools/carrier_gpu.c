@@ -26,24 +26,10 @@ static int refuse(const char *command, const char *why)
 
 /* ---- what there is, and who gets what ----------------------------------- */
 
-static uint32_t buckets_of(const struct job *job)
-{
-    uint32_t buckets = cleat_plan_buckets(&job->plan);
-
-    return buckets == 0 ? 1 : buckets;
-}
-
 /* More slots than buckets would stay empty. */
 static uint32_t slots_of(const struct job *job, uint32_t slots)
 {
-    return slots < buckets_of(job) ? slots : buckets_of(job);
-}
-
-static uint64_t bucket_bytes_of(const struct job *job)
-{
-    return cleat_plan_buckets(&job->plan) == 0
-               ? CLEAT_PLAN_ALIGN
-               : cleat_plan_bucket_bytes(&job->plan, 0);
+    return slots < job_buckets(job) ? slots : job_buckets(job);
 }
 
 static int check_devices(const struct carrier *carrier, uint32_t members,
@@ -77,7 +63,7 @@ static uint64_t memory_of(const struct carrier *carrier, const struct job *job,
 
     if (member == 0) { copies = carrier->skips_digest ? 1 : 0; }
     return slots_of(job, member == 0 ? slots : CLEAT_NCCL_SLOTS_DEFAULT) *
-               bucket_bytes_of(job) +
+               (uint64_t)job_bucket_bytes(job) +
            copies * job->flat_bytes;
 }
 
@@ -322,7 +308,7 @@ static struct cleat_nccl_config configure(const struct carrier *carrier,
     struct cleat_nccl_config config;
 
     memset(&config, 0, sizeof config);
-    config.bucket_bytes = bucket_bytes_of(job);
+    config.bucket_bytes = job_bucket_bytes(job);
     config.slots_count = slots_of(job, slots);
     config.device = carrier_device(carrier, 0);
     config.topology = carrier->fans_out ? CLEAT_NCCL_FAN_OUT

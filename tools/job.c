@@ -141,12 +141,22 @@ uint64_t job_floor_ns(uint64_t bytes, uint64_t receivers)
     return ms * receivers * CLEAT_NS_PER_MS;
 }
 
+uint32_t job_buckets(const struct job *job)
+{
+    uint32_t buckets = cleat_plan_buckets(&job->plan);
+
+    return buckets == 0 ? 1 : buckets;
+}
+
 /* The plan's first bucket is its largest. */
+uint32_t job_bucket_bytes(const struct job *job)
+{
+    return cleat_plan_buckets(&job->plan) == 0
+               ? CLEAT_PLAN_ALIGN
+               : cleat_plan_bucket_bytes(&job->plan, 0);
+}
+
 uint64_t job_bucket_ns(const struct job *job)
 {
-    uint64_t bytes = cleat_plan_buckets(&job->plan) == 0
-                         ? 0
-                         : cleat_plan_bucket_bytes(&job->plan, 0);
-
-    return job->step_timeout_ns + job_floor_ns(bytes, 1);
+    return job->step_timeout_ns + job_floor_ns(job_bucket_bytes(job), 1);
 }

@@ -68,6 +68,11 @@ void job_close(struct job *job);
  * failed, beside what a step may take anyway. */
 uint64_t job_floor_ns(uint64_t bytes, uint64_t receivers);
 
+/* How many buckets there are, and bytes of the largest: of weights without
+ * bytes, one that is as small as one can be. After job_open. */
+uint32_t job_buckets(const struct job *job);
+uint32_t job_bucket_bytes(const struct job *job);
+
 /* How long an end may hear nothing of a bucket: a step's timeout, and what the
  * largest bucket may take. After job_open. */
 uint64_t job_bucket_ns(const struct job *job);
